@@ -1,0 +1,1 @@
+"""Measurements of NPS Store on real models; not part of the wheel."""
