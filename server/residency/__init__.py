@@ -1,0 +1,1 @@
+"""Which tasks are in memory, in which state, and who has to leave."""

@@ -1,0 +1,1 @@
+"""One route group a file; each makes its router from the service that it fronts."""

@@ -1,0 +1,1 @@
+"""Which inputs run next: admission, a queue per task, fair turns, and the worker."""

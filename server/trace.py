@@ -1,0 +1,30 @@
+"""What is known of one request by the time it is logged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class RequestTrace:
+    """Filled in along the way; never holds a text of the client's.
+
+    Attributes:
+        task: Name of the base or of a task of the store; None where the request named none of them.
+        content_hash: The version of the task that answered.
+        generation: The store generation at that time.
+        is_hit: Whether the task was resident when the request came.
+        queue_s: Seconds from the queue to the first batch.
+        switch_s: Seconds of weight switching for its batches.
+    """
+
+    request_id: str
+    task: str | None = None
+    content_hash: str | None = None
+    generation: int | None = None
+    is_hit: bool | None = None
+    n_inputs: int = 0
+    n_tokens: int = 0
+    queue_s: float = 0.0
+    switch_s: float = 0.0
+    error: str | None = None
