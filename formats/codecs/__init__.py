@@ -1,0 +1,1 @@
+"""One codec a file: pairs of pure functions between numpy arrays and bytes."""

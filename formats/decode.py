@@ -1,0 +1,119 @@
+"""From chunks back to a record. Sizes were checked when the directory was read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from formats.codecs import bitmap, packing, planes, rice, signs, zstd
+from formats.dtypes import raw_dtype
+from formats.errors import CorruptStreamError
+from formats.records import DenseBits, DenseLevels, Record, SparseLevels, SparseValues, XorBits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from formats.buffers import Buffer
+    from formats.encoding import RecordEntry
+
+T = TypeVar("T", bound=np.generic)
+
+
+class _Chunks:
+    """The chunks of one record, decompressed to their known sizes."""
+
+    def __init__(
+        self, entry: RecordEntry, payload: Mapping[str, Buffer], *, numel: int, dtype: str
+    ) -> None:
+        self._entry = entry
+        self._payload = payload
+        self._codecs = {chunk.stream: chunk.codec for chunk in entry.chunks}
+        self._numel = numel
+        self._dtype = dtype
+
+    def __contains__(self, stream: str) -> bool:
+        return stream in self._codecs
+
+    def raw(self, stream: str) -> Buffer:
+        """A chunk as its codec's input."""
+        stored = self._payload[stream]
+        codec = self._codecs[stream]
+        if codec == "raw":
+            return stored
+        nbytes = self._entry.raw_nbytes(stream, numel=self._numel, dtype=self._dtype)
+        content = zstd.decompress(stored, nbytes)
+        if codec == "zstd":
+            return content
+        return planes.join(content, raw_dtype(self.dtype).itemsize)
+
+    @property
+    def dtype(self) -> str:
+        """Of values and bits."""
+        return self._entry.dtype or self._dtype
+
+    def elements(self, stream: str) -> NDArray[np.unsignedinteger]:
+        return planes.as_elements(self.raw(stream), raw_dtype(self.dtype))
+
+    def positions(self, n_kept: int) -> NDArray[np.int64]:
+        if "bitmap" in self:
+            positions = bitmap.decode(self.raw("bitmap"), self._numel, n_kept)
+        else:
+            positions = rice.decode(self.raw("blocks"), self.raw("gaps"), self._numel, n_kept)
+        return _frozen(positions)
+
+    def scales(self) -> NDArray[np.float32]:
+        scales = np.frombuffer(self.raw("scales"), "<f4")
+        if not np.isfinite(scales).all():
+            raise CorruptStreamError("a scale is not finite")
+        return _frozen(scales)
+
+
+def decode_record(
+    entry: RecordEntry, payload: Mapping[str, Buffer], *, numel: int, dtype: str
+) -> Record:
+    """Decodes the record that ``entry`` describes; its arrays are read-only.
+
+    Args:
+        entry: Checked against the tensor's shape.
+        payload: Stored bytes of every chunk by stream; raw ones are aliased, not copied.
+        numel: Elements that the record covers.
+        dtype: Of the tensor.
+
+    Raises:
+        CompressedFrameError: A frame is malformed or of another size.
+        CorruptStreamError: A codec met something that it can not have written.
+    """
+    chunks = _Chunks(entry, payload, numel=numel, dtype=dtype)
+    n_kept = entry.n_kept or 0
+    low, high = entry.level_range or (0, 0)
+    match entry.kind:
+        case "sparse_levels":
+            levels = np.ones(n_kept, np.int16)
+            if "magnitudes" in chunks:
+                levels = packing.decode(chunks.raw("magnitudes"), n_kept, low, high)
+            negative = signs.decode(chunks.raw("signs"), n_kept)
+            levels = np.where(negative, -levels, levels)
+            if (levels == 128).any():
+                raise CorruptStreamError("level +128 does not exist")
+            return SparseLevels(
+                numel, chunks.positions(n_kept), _frozen(levels.astype(np.int8)), chunks.scales()
+            )
+        case "sparse_values":
+            return SparseValues(
+                numel, chunks.positions(n_kept), chunks.elements("values"), chunks.dtype
+            )
+        case "dense_levels":
+            levels = packing.decode(chunks.raw("levels"), numel, low, high)
+            return DenseLevels(numel, _frozen(levels.astype(np.int8)), chunks.scales())
+        case "xor_bits":
+            return XorBits(numel, chunks.elements("bits"), chunks.dtype)
+        case _:
+            return DenseBits(numel, chunks.elements("bits"), chunks.dtype)
+
+
+def _frozen(array: NDArray[T]) -> NDArray[T]:
+    array.flags.writeable = False
+    return array

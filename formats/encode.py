@@ -1,0 +1,120 @@
+"""From a record to its chunks: the writer's choices, all of them made by size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from formats.codecs import bitmap, packing, planes, rice, signs, zstd
+from formats.encoding import Chunk, RecordEntry
+from formats.records import DenseBits, DenseLevels, Record, SparseLevels, SparseValues, XorBits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from formats.buffers import Buffer
+
+PROBE_NBYTES = 4 << 20
+"""A chunk whose first 4 MiB do not compress is stored as it is."""
+
+BITS_LEVEL = 3
+"""zstd level for raw bits and values: their planes hold entropy, not matches, to find."""
+
+Payload = dict[str, tuple[str, bytes]]
+
+
+def encode_record(record: Record, *, dtype: str) -> tuple[RecordEntry, dict[str, bytes]]:
+    """Encodes a checked record of a tensor of ``dtype``.
+
+    Returns:
+        Its entry and the bytes of every chunk by stream.
+    """
+    payload: Payload
+    n_kept: int | None = None
+    level_range: tuple[int, int] | None = None
+    value_dtype: str | None = None
+    match record:
+        case SparseLevels():
+            kind, n_kept = "sparse_levels", record.positions.size
+            magnitudes = np.abs(record.levels.astype(np.int16))
+            level_range = (1, int(magnitudes.max(initial=1)))
+            payload = _encode_index(record.positions, record.numel)
+            payload["signs"] = _smaller(signs.encode(record.levels))
+            if level_range != (1, 1):
+                payload["magnitudes"] = ("raw", packing.encode(magnitudes, *level_range))
+            payload["scales"] = _scales(record.scales)
+        case SparseValues():
+            kind, n_kept, value_dtype = "sparse_values", record.positions.size, record.dtype
+            payload = _encode_index(record.positions, record.numel)
+            payload["values"] = _elements(record.values)
+        case DenseLevels():
+            kind, levels = "dense_levels", record.levels
+            low = int(levels.min()) if levels.size else 0
+            high = int(levels.max()) if levels.size else 0
+            level_range = (low, high)
+            payload = {"levels": _smaller(packing.encode(levels, low, high))}
+            payload["scales"] = _scales(record.scales)
+        case XorBits():
+            kind, value_dtype, payload = "xor_bits", record.dtype, {"bits": _elements(record.bits)}
+        case DenseBits():
+            kind, value_dtype, payload = (
+                "dense_bits",
+                record.dtype,
+                {"bits": _elements(record.bits)},
+            )
+    entry = RecordEntry(
+        kind,
+        tuple(Chunk(stream, codec, len(data)) for stream, (codec, data) in payload.items()),
+        n_kept,
+        level_range,
+        None if value_dtype == dtype else value_dtype,
+    )
+    return entry, {stream: data for stream, (_, data) in payload.items()}
+
+
+def _encode_index(positions: NDArray[np.int64], numel: int) -> Payload:
+    """The smallest of Rice-coded gaps, bitmap and compressed bitmap."""
+    bitmap_nbytes = bitmap.bitmap_nbytes(numel)
+    coded = rice.encode(positions, numel)
+    rice_nbytes = bitmap_nbytes + 1 if coded is None else sum(map(len, coded))
+    # A bitmap of scattered bits compresses worse than gaps; one that gaps do not halve may not.
+    if coded is not None and 2 * rice_nbytes <= bitmap_nbytes:
+        return {"blocks": ("raw", coded[0]), "gaps": ("raw", coded[1])}
+    codec, packed = _smaller(bitmap.encode(positions, numel))
+    if coded is not None and rice_nbytes <= len(packed):
+        return {"blocks": ("raw", coded[0]), "gaps": ("raw", coded[1])}
+    return {"bitmap": (codec, packed)}
+
+
+def _smaller(raw: bytes, *, level: int = zstd.LEVEL) -> tuple[str, bytes]:
+    """``raw`` or its zstd frame."""
+    if _compresses(raw[:PROBE_NBYTES], len(raw)):
+        frame = zstd.compress(raw, level=level)
+        if len(frame) < len(raw):
+            return "zstd", frame
+    return "raw", raw
+
+
+def _elements(array: NDArray[np.unsignedinteger]) -> tuple[str, bytes]:
+    """Raw elements, their frame, or the frame of their byte planes."""
+    itemsize = array.dtype.itemsize
+    raw = array.tobytes()
+    if itemsize == 1:
+        return _smaller(raw, level=BITS_LEVEL)
+    if _compresses(planes.split(raw[:PROBE_NBYTES], itemsize), len(raw)):
+        frame = zstd.compress(planes.split(raw, itemsize), level=BITS_LEVEL)
+        if len(frame) < len(raw):
+            return "planes", frame
+    return "raw", raw
+
+
+def _compresses(probe: Buffer, nbytes: int) -> bool:
+    """Whether the head of a long chunk gets smaller; short chunks are simply tried."""
+    if nbytes <= PROBE_NBYTES:
+        return nbytes > 0
+    return len(zstd.compress(probe, level=1)) < 0.99 * len(probe)
+
+
+def _scales(scales: NDArray[np.float32]) -> tuple[str, bytes]:
+    return "raw", scales.astype("<f4", copy=False).tobytes()

@@ -1,0 +1,216 @@
+"""How a stored record is described: its kind, its chunks, and what sizes they must have.
+
+A chunk is one tensor's share of a stream. All sizes follow from shape, dtype and counts, so they
+are checked when a directory is read, before any payload is touched or allocated for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from formats.canonical import JSON, as_int, as_list, as_str, closed
+from formats.codecs import bitmap, packing, rice, signs
+from formats.dtypes import itemsize
+from formats.errors import MalformedIndexError, SizeMismatchError, UnknownEncodingError
+
+STREAMS = (
+    "blocks",
+    "gaps",
+    "bitmap",
+    "signs",
+    "magnitudes",
+    "levels",
+    "scales",
+    "values",
+    "bits",
+)
+SECTION_COMPRESSED = frozenset({"blocks", "magnitudes", "scales"})
+"""Streams that are compressed as whole sections, because their chunks are small."""
+
+CHUNK_CODECS = {
+    "blocks": ("raw",),
+    "gaps": ("raw",),
+    "bitmap": ("raw", "zstd"),
+    "signs": ("raw", "zstd"),
+    "magnitudes": ("raw",),
+    "levels": ("raw", "zstd"),
+    "scales": ("raw",),
+    "values": ("raw", "zstd", "planes"),
+    "bits": ("raw", "zstd", "planes"),
+}
+SPARSE_KINDS = ("sparse_levels", "sparse_values")
+LEVEL_KINDS = ("sparse_levels", "dense_levels")
+KINDS = (*SPARSE_KINDS, "dense_levels", "xor_bits", "dense_bits")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """``nbytes`` bytes of a stream, encoded with ``codec``: raw, zstd or planes (then zstd)."""
+
+    stream: str
+    codec: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordEntry:
+    """One stored record.
+
+    Attributes:
+        kind: Which record class it decodes to.
+        chunks: One chunk per stream, in the order of ``STREAMS``.
+        n_kept: Entries of a sparse record.
+        level_range: Lowest and highest level (for sparse records of their magnitudes).
+        dtype: Of values or bits where it is not the tensor's own.
+    """
+
+    kind: str
+    chunks: tuple[Chunk, ...]
+    n_kept: int | None = None
+    level_range: tuple[int, int] | None = None
+    dtype: str | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes (before the compression of whole sections)."""
+        return sum(chunk.nbytes for chunk in self.chunks)
+
+    @property
+    def encoding(self) -> str:
+        """For people: kind and index, as in ``sparse_levels/rice``."""
+        if self.kind not in SPARSE_KINDS:
+            return self.kind
+        streams = {chunk.stream: chunk for chunk in self.chunks}
+        if "gaps" in streams:
+            return f"{self.kind}/rice"
+        suffix = "" if streams["bitmap"].codec == "raw" else "+zstd"
+        return f"{self.kind}/bitmap{suffix}"
+
+    def to_json(self) -> JSON:
+        """The record's object in a task directory."""
+        fields: dict[str, JSON] = {
+            "kind": self.kind,
+            "chunks": [[chunk.stream, chunk.codec, chunk.nbytes] for chunk in self.chunks],
+        }
+        if self.n_kept is not None:
+            fields["n_kept"] = self.n_kept
+        if self.level_range is not None:
+            fields["levels"] = list(self.level_range)
+        if self.dtype is not None:
+            fields["dtype"] = self.dtype
+        return fields
+
+    @classmethod
+    def from_json(cls, value: JSON, where: str) -> RecordEntry:
+        """Inverse of :meth:`to_json`; sizes are checked by :meth:`check`."""
+        fields = closed(
+            value, where, required=("kind", "chunks"), optional=("n_kept", "levels", "dtype")
+        )
+        kind = as_str(fields["kind"], f"{where} kind")
+        if kind not in KINDS:
+            raise UnknownEncodingError("unknown record kind", where=where, actual=repr(kind))
+        if ("n_kept" in fields) != (kind in SPARSE_KINDS):
+            raise MalformedIndexError("only sparse records have n_kept", where=where)
+        if ("levels" in fields) != (kind in LEVEL_KINDS):
+            raise MalformedIndexError("only level records have levels", where=where)
+        return cls(
+            kind,
+            tuple(_chunk(item, where) for item in as_list(fields["chunks"], f"{where} chunks")),
+            as_int(fields["n_kept"], f"{where} n_kept") if "n_kept" in fields else None,
+            _level_range(fields["levels"], where, kind) if "levels" in fields else None,
+            as_str(fields["dtype"], f"{where} dtype") if "dtype" in fields else None,
+        )
+
+    def check(self, *, numel: int, rows: int, dtype: str) -> None:
+        """Checks the set of chunks and every size that is known beforehand.
+
+        Args:
+            numel: Elements that the record covers.
+            rows: Extent of dimension 0 (1 for a scalar).
+            dtype: Of the tensor.
+
+        Raises:
+            SizeMismatchError: A count or length contradicts them.
+            UnknownEncodingError: A chunk is of a stream that the kind does not have.
+        """
+        if self.n_kept is not None and self.n_kept > numel:
+            raise SizeMismatchError(
+                "more kept entries than elements", expected=f"<= {numel}", actual=self.n_kept
+            )
+        streams = tuple(chunk.stream for chunk in self.chunks)
+        if streams not in self._stream_sets():
+            raise UnknownEncodingError(
+                f"wrong streams for a {self.kind} record",
+                expected=" or ".join("+".join(names) for names in self._stream_sets()),
+                actual="+".join(streams),
+            )
+        for chunk in self.chunks:
+            self._check_chunk(chunk, numel=numel, rows=rows, dtype=dtype)
+
+    def raw_nbytes(self, stream: str, *, numel: int, dtype: str) -> int:
+        """Decoded bytes of a chunk whose size follows from counts (not ``gaps``, ``scales``)."""
+        count = numel if self.n_kept is None else self.n_kept
+        low, high = self.level_range or (0, 0)
+        match stream:
+            case "blocks":
+                return rice.headers_nbytes(numel)
+            case "bitmap":
+                return bitmap.bitmap_nbytes(numel)
+            case "signs":
+                return signs.packed_nbytes(count)
+            case "magnitudes" | "levels":
+                return packing.packed_nbytes(count, low, high)
+            case _:
+                return count * itemsize(self.dtype or dtype)
+
+    def _stream_sets(self) -> tuple[tuple[str, ...], ...]:
+        """The sequences of streams that the kind may have."""
+        match self.kind:
+            case "sparse_levels":
+                magnitudes = () if self.level_range == (1, 1) else ("magnitudes",)
+                rest = ("signs", *magnitudes, "scales")
+            case "sparse_values":
+                rest = ("values",)
+            case "dense_levels":
+                return (("levels", "scales"),)
+            case _:
+                return (("bits",),)
+        return (("blocks", "gaps", *rest), ("bitmap", *rest))
+
+    def _check_chunk(self, chunk: Chunk, *, numel: int, rows: int, dtype: str) -> None:
+        if chunk.stream == "gaps":
+            return
+        if chunk.stream == "scales":
+            expected = [4] if rows == 1 else [4, 4 * rows]
+            fits = chunk.nbytes in expected
+        else:
+            raw = self.raw_nbytes(chunk.stream, numel=numel, dtype=dtype)
+            expected = [raw]
+            fits = chunk.nbytes == raw if chunk.codec == "raw" else 0 < chunk.nbytes < raw
+        if not fits:
+            raise SizeMismatchError(
+                f"wrong length of a chunk of {chunk.stream} ({chunk.codec})",
+                expected=" or ".join(f"{nbytes} bytes" for nbytes in expected),
+                actual=f"{chunk.nbytes} bytes",
+            )
+
+
+def _chunk(value: JSON, where: str) -> Chunk:
+    fields = as_list(value, f"{where} chunk", lengths=(3,))
+    stream = as_str(fields[0], f"{where} stream")
+    codec = as_str(fields[1], f"{where} codec")
+    if codec not in CHUNK_CODECS.get(stream, ()):
+        raise UnknownEncodingError(
+            "unknown stream or codec", where=where, actual=f"{stream!r} as {codec!r}"
+        )
+    return Chunk(stream, codec, as_int(fields[2], f"{where} chunk length"))
+
+
+def _level_range(value: JSON, where: str, kind: str) -> tuple[int, int]:
+    low, high = as_list(value, f"{where} levels", lengths=(2,))
+    bounds = (1, 128) if kind == "sparse_levels" else (-128, 127)
+    lowest = as_int(low, f"{where} lowest level", low=bounds[0], high=bounds[1])
+    highest = as_int(high, f"{where} highest level", low=lowest, high=bounds[1])
+    if kind == "sparse_levels" and lowest != 1:
+        raise MalformedIndexError("magnitudes are counted from 1", where=where, actual=lowest)
+    return lowest, highest

@@ -1,0 +1,57 @@
+"""New stores are written beside their path and appear there complete, by rename.
+
+The name of the unfinished file is fixed, so that a killed writer's leftover is taken over by the
+next one instead of piling up; its lock becomes the lock of the store when it is renamed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from formats.append import Appender
+from formats.layout import DATA_OFFSET, RootPointer, pack_superblock
+from formats.lock import open_locked
+
+PART_SUFFIX = ".part"
+
+
+class NewFile:
+    """An empty store under its temporary name, locked.
+
+    Args:
+        path: Where it is going to appear.
+        timeout_s: Seconds to wait for another writer that creates the same store.
+        mode: Permissions; the process's default where None.
+    """
+
+    def __init__(self, path: str, *, timeout_s: float = 0.0, mode: int | None = None) -> None:
+        self._path = path
+        self._part = path + PART_SUFFIX
+        self.fd = open_locked(self._part, flags=os.O_CREAT, timeout_s=timeout_s)
+        os.ftruncate(self.fd, 0)
+        if mode is not None:
+            os.fchmod(self.fd, mode & 0o7777)
+        superblock = pack_superblock()
+        os.pwrite(self.fd, superblock, 0)
+        self.appender = Appender(self.fd, superblock, DATA_OFFSET)
+
+    def publish(self, pointer: RootPointer) -> None:
+        """Fills the other root slot too and moves the file to its path, durably."""
+        self.appender.write_slot(replace(pointer, generation=pointer.generation - 1))
+        Path(self._part).replace(self._path)
+        sync_directory(self._path)
+
+    def discard(self) -> None:
+        """Removes the unfinished file; the descriptor stays open."""
+        Path(self._part).unlink()
+
+
+def sync_directory(path: str) -> None:
+    """Makes the directory entry of ``path`` durable."""
+    fd = os.open(Path(path).resolve().parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,133 @@
+"""What one encoded tensor means, in numpy terms.
+
+A record describes a flat tensor in C order, free of how it is stored. Delta records are added to
+the base (to zero where there is none: new tensors, appended rows); bit records xor the raw bits of
+the base or are the raw bits themselves. Records hold arrays and compare by identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from formats.dtypes import raw_dtype
+from formats.errors import InvalidRecordError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SparseLevels:
+    """Delta ``levels * scales[row]`` at ``positions``, zero elsewhere.
+
+    Attributes:
+        numel: Elements of the flat tensor.
+        positions: int64[n], strictly increasing.
+        levels: int8[n], never zero.
+        scales: float32[1], or float32[rows] with one scale per index of dimension 0.
+    """
+
+    numel: int
+    positions: NDArray[np.int64]
+    levels: NDArray[np.int8]
+    scales: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SparseValues:
+    """Delta ``values`` at ``positions``, zero elsewhere.
+
+    Attributes:
+        numel: Elements of the flat tensor.
+        positions: int64[n], strictly increasing.
+        values: Raw bits of the values, uint[n].
+        dtype: What the raw bits mean.
+    """
+
+    numel: int
+    positions: NDArray[np.int64]
+    values: NDArray[np.unsignedinteger]
+    dtype: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class DenseLevels:
+    """Delta ``levels * scales[row]`` everywhere; int8[numel], float32[1] or float32[rows]."""
+
+    numel: int
+    levels: NDArray[np.int8]
+    scales: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class XorBits:
+    """Raw bits of the task are the base's xor ``bits``, uint[numel]."""
+
+    numel: int
+    bits: NDArray[np.unsignedinteger]
+    dtype: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class DenseBits:
+    """The raw bits themselves, uint[numel]: new tensors and embedded bases."""
+
+    numel: int
+    bits: NDArray[np.unsignedinteger]
+    dtype: str
+
+
+Record: TypeAlias = SparseLevels | SparseValues | DenseLevels | XorBits | DenseBits
+
+
+def check_record(record: Record) -> None:
+    """Checks everything about a record that can be known without its tensor's shape.
+
+    Raises:
+        InvalidRecordError: The arrays contradict each other or the record's own definition.
+    """
+    if record.numel < 0:
+        raise InvalidRecordError("negative element count", actual=record.numel)
+    match record:
+        case SparseLevels():
+            _check_positions(record.positions, record.numel)
+            _check_array("levels", record.levels, np.dtype(np.int8), record.positions.size)
+            if np.count_nonzero(record.levels) != record.levels.size:
+                raise InvalidRecordError("a kept level is zero")
+            _check_scales(record.scales)
+        case SparseValues():
+            _check_positions(record.positions, record.numel)
+            _check_array("values", record.values, raw_dtype(record.dtype), record.positions.size)
+        case DenseLevels():
+            _check_array("levels", record.levels, np.dtype(np.int8), record.numel)
+            _check_scales(record.scales)
+        case XorBits() | DenseBits():
+            _check_array("bits", record.bits, raw_dtype(record.dtype), record.numel)
+
+
+def _check_array(name: str, array: NDArray[Any], dtype: np.dtype[Any], size: int) -> None:
+    if array.dtype != dtype or array.shape != (size,):
+        raise InvalidRecordError(
+            f"wrong type or length of {name}",
+            expected=f"{dtype}[{size}]",
+            actual=f"{array.dtype}{list(array.shape)}",
+        )
+
+
+def _check_positions(positions: NDArray[np.int64], numel: int) -> None:
+    _check_array("positions", positions, np.dtype(np.int64), positions.size)
+    if not positions.size:
+        return
+    if positions[0] < 0 or positions[-1] >= numel:
+        raise InvalidRecordError("position outside the tensor", expected=f"0 <= position < {numel}")
+    if not (positions[1:] > positions[:-1]).all():
+        raise InvalidRecordError("positions are not strictly increasing")
+
+
+def _check_scales(scales: NDArray[np.float32]) -> None:
+    _check_array("scales", scales, np.dtype(np.float32), scales.size)
+    if not np.isfinite(scales).all():
+        raise InvalidRecordError("a scale is not finite")

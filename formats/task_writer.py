@@ -1,0 +1,259 @@
+"""Writing one task: tensors stream through, the directory comes last."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
+
+from formats.canonical import JSON, as_name, dump
+from formats.checksum import hexdigest
+from formats.directory import TaskDirectory, TensorEntry
+from formats.dtypes import element_count
+from formats.encode import encode_record
+from formats.errors import (
+    DuplicateNameError,
+    InvalidRecordError,
+    InvalidStateError,
+    located,
+)
+from formats.index import BaseTensor, FileRef, TaskEntry
+from formats.records import (
+    DenseBits,
+    DenseLevels,
+    Record,
+    SparseLevels,
+    check_record,
+)
+from formats.streams import StreamBuffers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from formats.append import Appender
+    from formats.encoding import RecordEntry
+
+
+class TaskWriter:
+    """Adds the tensors of one task to a store; made by :class:`formats.writer.ContainerWriter`.
+
+    Memory is bounded by the largest tensor and one section per stream. As a context manager it
+    drops the task when left without :meth:`finish`. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        appender: Appender,
+        base: Sequence[BaseTensor],
+        *,
+        name: str,
+        prefix: str,
+        dtype: str | None,
+        check_files: Callable[[Mapping[str, FileRef]], None],
+        on_close: Callable[[TaskEntry | None], None],
+    ) -> None:
+        self._appender = appender
+        self._base = base
+        self._name = name
+        self._prefix = prefix
+        self._dtype = dtype
+        self._check_files = check_files
+        self._on_close = on_close
+        self._start = appender.position
+        self._origin = appender.align()
+        self._streams = StreamBuffers(appender, self._origin)
+        self._entries: dict[str, TensorEntry] = {}
+        self._is_open = True
+
+    def add(
+        self,
+        name: str,
+        *,
+        dtype: str,
+        shape: Sequence[int],
+        base: int | None,
+        record: Record | None,
+        extra: Record | None = None,
+    ) -> TensorEntry:
+        """Encodes and writes one tensor.
+
+        Args:
+            name: In the task's checkpoint, the task's prefix included.
+            dtype: In the task's checkpoint.
+            shape: In the task's checkpoint.
+            base: Index of the base tensor it derives from, None for a new tensor.
+            record: Over the whole tensor, or over the base's rows where it grew; None when those
+                equal the base.
+            extra: Over the rows appended to the base's.
+
+        Returns:
+            The entry, which says what was chosen and how many bytes it takes.
+
+        Raises:
+            InvalidRecordError: A record contradicts itself or the shape.
+            DuplicateNameError: The task already has a tensor of that name.
+            FormatError: The entry breaks a rule of the format.
+        """
+        self._require_open()
+        with located(where=f"tensor {name!r}"):
+            as_name(name, "tensor name")
+            if name in self._entries:
+                raise DuplicateNameError("tensor was already added", actual=repr(name))
+            if base is not None and not 0 <= base < len(self._base):
+                raise InvalidRecordError("no such base tensor", actual=base)
+            bare = TensorEntry(name, dtype, tuple(shape), base)
+            element_count(bare.shape, dtype)
+            common, appended = bare.shapes(self._base)
+            _check_shape(record, common)
+            _check_shape(extra, appended)
+            stored, chunks = _encode(record, dtype)
+            stored_extra, extra_chunks = _encode(extra, dtype)
+            entry = TensorEntry(name, dtype, bare.shape, base, stored, stored_extra)
+            entry.check(self._base)
+        for payload in (chunks, extra_chunks):
+            for stream, chunk in payload.items():
+                self._streams.add(stream, chunk)
+        self._entries[name] = entry
+        return entry
+
+    def finish(
+        self,
+        *,
+        absent: Sequence[int] = (),
+        files: Mapping[str, FileRef] | None = None,
+        meta: Mapping[str, JSON] | None = None,
+    ) -> TaskEntry:
+        """Writes the directory. The task becomes visible with the store's next commit.
+
+        Args:
+            absent: Indices of base tensors that the task does not have.
+            files: Attached files by file name, each added to the store or part of the base.
+            meta: Calibration, measured quality and anything else that is JSON.
+
+        Raises:
+            MissingFileError: A file is not in the store.
+            FormatError: The directory breaks a rule of the format.
+        """
+        self._require_open()
+        files = dict(files or {})
+        for file_name in files:
+            as_name(file_name, "file name")
+        self._check_files(files)
+        directory = TaskDirectory(
+            self._name,
+            self._prefix,
+            self._dtype,
+            tuple(self._entries.values()),
+            tuple(sorted(absent)),
+            files,
+            dict(meta or {}),
+        )
+        directory.check(self._base)
+        dump(directory.to_json(self._base))  # refuses what is not JSON before anything is written
+        directory = replace(directory, streams=self._streams.finish())
+        section = self._appender.section(dump(directory.to_json(self._base)))
+        entry = TaskEntry(section, self._origin, section.end - self._origin)
+        self._is_open = False
+        self._on_close(entry)
+        return entry
+
+    def abort(self) -> None:
+        """Drops the task; the next one overwrites its bytes."""
+        if self._is_open:
+            self._is_open = False
+            self._appender.position = self._start
+            self._on_close(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise InvalidStateError("task is already finished", where=f"task {self._name!r}")
+
+
+class BaseWriter(TaskWriter):
+    """Writes the tensors of an embedded base and checks them against its record."""
+
+    def add(
+        self,
+        name: str,
+        *,
+        dtype: str,
+        shape: Sequence[int],
+        base: int | None,
+        record: Record | None,
+        extra: Record | None = None,
+    ) -> TensorEntry:
+        """Writes one tensor of the base; like :meth:`TaskWriter.add`.
+
+        Raises:
+            InvalidRecordError: Not the raw bits of the base tensor of that index.
+        """
+        if base is None or not isinstance(record, DenseBits) or not 0 <= base < len(self._base):
+            raise InvalidRecordError("an embedded base is made of DenseBits", where=repr(name))
+        tensor = self._base[base]
+        if (name, dtype, tuple(shape)) != (tensor.name, tensor.dtype, tensor.shape):
+            raise InvalidRecordError(
+                "not the tensor of the base record",
+                where=repr(name),
+                expected=f"{tensor.name!r} {tensor.dtype} {tensor.shape}",
+                actual=f"{dtype} {tuple(shape)}",
+            )
+        if hexdigest(record.bits.data) != tensor.hash:
+            raise InvalidRecordError("bits do not have the hash of the base record", where=name)
+        return super().add(name, dtype=dtype, shape=shape, base=base, record=record, extra=extra)
+
+    def finish(
+        self,
+        *,
+        absent: Sequence[int] = (),
+        files: Mapping[str, FileRef] | None = None,
+        meta: Mapping[str, JSON] | None = None,
+    ) -> TaskEntry:
+        """Writes the directory of the base data.
+
+        Raises:
+            InvalidRecordError: A tensor of the base is missing.
+        """
+        missing = [tensor.name for tensor in self._base if tensor.name not in self._entries]
+        if missing or absent or files:
+            raise InvalidRecordError(
+                "an embedded base has every tensor, and its files in the base record",
+                expected=f"{len(self._base)} tensors",
+                actual=f"{len(self._base) - len(missing)} tensors",
+            )
+        return super().finish(meta=meta)
+
+
+def _encode(record: Record | None, dtype: str) -> tuple[RecordEntry | None, dict[str, bytes]]:
+    return (None, {}) if record is None else encode_record(record, dtype=dtype)
+
+
+def _check_shape(record: Record | None, shape: tuple[int, ...] | None) -> None:
+    """Checks a record against the shape that it is to cover."""
+    if record is None:
+        return
+    if shape is None:
+        raise InvalidRecordError("an extra record for a tensor that did not grow")
+    check_record(record)
+    if record.numel != math.prod(shape):
+        raise InvalidRecordError(
+            "record does not cover its shape",
+            expected=f"{math.prod(shape)} elements of {shape}",
+            actual=record.numel,
+        )
+    rows = shape[0] if shape else 1
+    if isinstance(record, SparseLevels | DenseLevels) and record.scales.size not in (1, rows):
+        raise InvalidRecordError(
+            "wrong number of scales", expected=f"1 or {rows}", actual=record.scales.size
+        )
