@@ -7,7 +7,7 @@ refused, so that a damaged or hostile index fails here and not somewhere in the 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
 from formats.codecs import zstd
 from formats.errors import (
@@ -18,11 +18,13 @@ from formats.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from formats.buffers import Buffer
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+
+T = TypeVar("T")
 
 MAX_INT = (1 << 63) - 1
 MAX_NAME_NBYTES = 4096
@@ -133,6 +135,19 @@ def as_checksum(value: JSON, where: str) -> str:
     if len(text) != 32 or text.strip("0123456789abcdef"):
         _mistyped(value, where, "32 hexadecimal digits")
     return text
+
+
+def mapping_from_json(
+    value: JSON,
+    what: str,
+    parse_key: Callable[[JSON, str], str],
+    parse_item: Callable[[JSON, str], T],
+) -> dict[str, T]:
+    """An object whose keys and items are parsed."""
+    return {
+        parse_key(key, f"{what} name"): parse_item(item, f"{what} {key!r}")
+        for key, item in as_object(value, what).items()
+    }
 
 
 def _mistyped(value: JSON, where: str, expected: str) -> NoReturn:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 PROBE_NBYTES = 4 << 20
 """A chunk whose first 4 MiB do not compress is stored as it is."""
 
-BITS_LEVEL = 3
-"""zstd level for raw bits and values: their planes hold entropy, not matches, to find."""
+BITS_LEVEL = 1
+"""zstd level for raw bits and values. Their planes hold entropy and few matches: on differences
+of bf16 and f32 weights level 19 gained 2 to 5 percent at a hundredth of the speed."""
 
 Payload = dict[str, tuple[str, bytes]]
 

@@ -29,6 +29,7 @@ class NewFile:
     def __init__(self, path: str, *, timeout_s: float = 0.0, mode: int | None = None) -> None:
         self._path = path
         self._part = path + PART_SUFFIX
+        self._is_published = False
         self.fd = open_locked(self._part, flags=os.O_CREAT, timeout_s=timeout_s)
         os.ftruncate(self.fd, 0)
         if mode is not None:
@@ -41,11 +42,13 @@ class NewFile:
         """Fills the other root slot too and moves the file to its path, durably."""
         self.appender.write_slot(replace(pointer, generation=pointer.generation - 1))
         Path(self._part).replace(self._path)
+        self._is_published = True
         sync_directory(self._path)
 
     def discard(self) -> None:
-        """Removes the unfinished file; the descriptor stays open."""
-        Path(self._part).unlink()
+        """Removes the file unless it is published; the descriptor stays open."""
+        if not self._is_published:
+            Path(self._part).unlink(missing_ok=True)
 
 
 def sync_directory(path: str) -> None:

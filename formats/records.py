@@ -7,6 +7,7 @@ the base or are the raw bits themselves. Records hold arrays and compare by iden
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,6 +17,8 @@ from formats.dtypes import raw_dtype
 from formats.errors import InvalidRecordError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -106,6 +109,30 @@ def check_record(record: Record) -> None:
             _check_scales(record.scales)
         case XorBits() | DenseBits():
             _check_array("bits", record.bits, raw_dtype(record.dtype), record.numel)
+
+
+def check_covers(record: Record | None, shape: Sequence[int] | None) -> None:
+    """Checks a record completely, against the shape that it is to cover.
+
+    Raises:
+        InvalidRecordError: It contradicts itself or the shape.
+    """
+    if record is None:
+        return
+    if shape is None:
+        raise InvalidRecordError("an extra record for a tensor that did not grow")
+    check_record(record)
+    if record.numel != math.prod(shape):
+        raise InvalidRecordError(
+            "record does not cover its shape",
+            expected=f"{math.prod(shape)} elements of {tuple(shape)}",
+            actual=record.numel,
+        )
+    rows = shape[0] if shape else 1
+    if isinstance(record, SparseLevels | DenseLevels) and record.scales.size not in (1, rows):
+        raise InvalidRecordError(
+            "wrong number of scales", expected=f"1 or {rows}", actual=record.scales.size
+        )
 
 
 def _check_array(name: str, array: NDArray[Any], dtype: np.dtype[Any], size: int) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from formats.canonical import JSON, as_name, dump
-from formats.checksum import hexdigest
 from formats.directory import TaskDirectory, TensorEntry
 from formats.dtypes import element_count
 from formats.encode import encode_record
@@ -18,13 +16,7 @@ from formats.errors import (
     located,
 )
 from formats.index import BaseTensor, FileRef, TaskEntry
-from formats.records import (
-    DenseBits,
-    DenseLevels,
-    Record,
-    SparseLevels,
-    check_record,
-)
+from formats.records import Record, check_covers
 from formats.streams import StreamBuffers
 
 if TYPE_CHECKING:
@@ -47,6 +39,7 @@ class TaskWriter:
         appender: Appender,
         base: Sequence[BaseTensor],
         *,
+        path: str,
         name: str,
         prefix: str,
         dtype: str | None,
@@ -54,6 +47,7 @@ class TaskWriter:
         on_close: Callable[[TaskEntry | None], None],
     ) -> None:
         self._appender = appender
+        self._path = path
         self._base = base
         self._name = name
         self._prefix = prefix
@@ -96,7 +90,7 @@ class TaskWriter:
             FormatError: The entry breaks a rule of the format.
         """
         self._require_open()
-        with located(where=f"tensor {name!r}"):
+        with located(path=self._path, where=f"task {self._name!r}, tensor {name!r}"):
             as_name(name, "tensor name")
             if name in self._entries:
                 raise DuplicateNameError("tensor was already added", actual=repr(name))
@@ -105,15 +99,19 @@ class TaskWriter:
             bare = TensorEntry(name, dtype, tuple(shape), base)
             element_count(bare.shape, dtype)
             common, appended = bare.shapes(self._base)
-            _check_shape(record, common)
-            _check_shape(extra, appended)
+            check_covers(record, common)
+            check_covers(extra, appended)
             stored, chunks = _encode(record, dtype)
             stored_extra, extra_chunks = _encode(extra, dtype)
             entry = TensorEntry(name, dtype, bare.shape, base, stored, stored_extra)
             entry.check(self._base)
-        for payload in (chunks, extra_chunks):
-            for stream, chunk in payload.items():
-                self._streams.add(stream, chunk)
+        try:
+            for payload in (chunks, extra_chunks):
+                for stream, chunk in payload.items():
+                    self._streams.add(stream, chunk)
+        except BaseException:
+            self.abort()  # half of a tensor is in the streams
+            raise
         self._entries[name] = entry
         return entry
 
@@ -136,21 +134,8 @@ class TaskWriter:
             FormatError: The directory breaks a rule of the format.
         """
         self._require_open()
-        files = dict(files or {})
-        for file_name in files:
-            as_name(file_name, "file name")
-        self._check_files(files)
-        directory = TaskDirectory(
-            self._name,
-            self._prefix,
-            self._dtype,
-            tuple(self._entries.values()),
-            tuple(sorted(absent)),
-            files,
-            dict(meta or {}),
-        )
-        directory.check(self._base)
-        dump(directory.to_json(self._base))  # refuses what is not JSON before anything is written
+        with located(path=self._path, where=f"task {self._name!r}"):
+            directory = self._directory(absent, dict(files or {}), dict(meta or {}))
         directory = replace(directory, streams=self._streams.finish())
         section = self._appender.section(dump(directory.to_json(self._base)))
         entry = TaskEntry(section, self._origin, section.end - self._origin)
@@ -176,84 +161,30 @@ class TaskWriter:
     ) -> None:
         self.abort()
 
+    def _directory(
+        self, absent: Sequence[int], files: dict[str, FileRef], meta: dict[str, JSON]
+    ) -> TaskDirectory:
+        """The checked directory, still without its streams."""
+        for name in files:
+            as_name(name, "file name")
+        self._check_files(files)
+        directory = TaskDirectory(
+            self._name,
+            self._prefix,
+            self._dtype,
+            tuple(self._entries.values()),
+            tuple(sorted(absent)),
+            files,
+            meta,
+        )
+        directory.check(self._base)
+        dump(directory.to_json(self._base))  # refuses what is not JSON before more is written
+        return directory
+
     def _require_open(self) -> None:
         if not self._is_open:
             raise InvalidStateError("task is already finished", where=f"task {self._name!r}")
 
 
-class BaseWriter(TaskWriter):
-    """Writes the tensors of an embedded base and checks them against its record."""
-
-    def add(
-        self,
-        name: str,
-        *,
-        dtype: str,
-        shape: Sequence[int],
-        base: int | None,
-        record: Record | None,
-        extra: Record | None = None,
-    ) -> TensorEntry:
-        """Writes one tensor of the base; like :meth:`TaskWriter.add`.
-
-        Raises:
-            InvalidRecordError: Not the raw bits of the base tensor of that index.
-        """
-        if base is None or not isinstance(record, DenseBits) or not 0 <= base < len(self._base):
-            raise InvalidRecordError("an embedded base is made of DenseBits", where=repr(name))
-        tensor = self._base[base]
-        if (name, dtype, tuple(shape)) != (tensor.name, tensor.dtype, tensor.shape):
-            raise InvalidRecordError(
-                "not the tensor of the base record",
-                where=repr(name),
-                expected=f"{tensor.name!r} {tensor.dtype} {tensor.shape}",
-                actual=f"{dtype} {tuple(shape)}",
-            )
-        if hexdigest(record.bits.data) != tensor.hash:
-            raise InvalidRecordError("bits do not have the hash of the base record", where=name)
-        return super().add(name, dtype=dtype, shape=shape, base=base, record=record, extra=extra)
-
-    def finish(
-        self,
-        *,
-        absent: Sequence[int] = (),
-        files: Mapping[str, FileRef] | None = None,
-        meta: Mapping[str, JSON] | None = None,
-    ) -> TaskEntry:
-        """Writes the directory of the base data.
-
-        Raises:
-            InvalidRecordError: A tensor of the base is missing.
-        """
-        missing = [tensor.name for tensor in self._base if tensor.name not in self._entries]
-        if missing or absent or files:
-            raise InvalidRecordError(
-                "an embedded base has every tensor, and its files in the base record",
-                expected=f"{len(self._base)} tensors",
-                actual=f"{len(self._base) - len(missing)} tensors",
-            )
-        return super().finish(meta=meta)
-
-
 def _encode(record: Record | None, dtype: str) -> tuple[RecordEntry | None, dict[str, bytes]]:
     return (None, {}) if record is None else encode_record(record, dtype=dtype)
-
-
-def _check_shape(record: Record | None, shape: tuple[int, ...] | None) -> None:
-    """Checks a record against the shape that it is to cover."""
-    if record is None:
-        return
-    if shape is None:
-        raise InvalidRecordError("an extra record for a tensor that did not grow")
-    check_record(record)
-    if record.numel != math.prod(shape):
-        raise InvalidRecordError(
-            "record does not cover its shape",
-            expected=f"{math.prod(shape)} elements of {shape}",
-            actual=record.numel,
-        )
-    rows = shape[0] if shape else 1
-    if isinstance(record, SparseLevels | DenseLevels) and record.scales.size not in (1, rows):
-        raise InvalidRecordError(
-            "wrong number of scales", expected=f"1 or {rows}", actual=record.scales.size
-        )
