@@ -22,7 +22,8 @@ class Settings(BaseSettings):
         "base's weights (at least 256 MiB), used for sparse patches only, which are switched in "
         "place. Set: a task gets its own copy of the body, which needs no switch, wherever a whole "
         "copy fits into what is free, and a patch otherwise. Idle tasks leave in LRU order; a task "
-        "with requests in flight never does.",
+        "with requests in flight never does. A task's need is known once it has been loaded; the "
+        "first time its bytes in the store are taken for it, so a first load may overshoot.",
     )
     quantum_s: PositiveSeconds = Field(
         default=0.05,

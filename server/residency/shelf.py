@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from server.residency.resident import Resident, State
@@ -9,6 +10,8 @@ from server.residency.resident import Resident, State
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from server.engines import Catalog
+    from server.metrics import Metrics
     from server.residency.budget import Budget
 
 
@@ -16,12 +19,17 @@ class Shelf:
     """At most one current version a task, beside those that finish their last requests.
 
     Attributes:
+        catalog: The store's content as far as it is known.
         current: The version that new requests get.
         pinned: Tasks that room is never made from; the base (None) is always among them.
+        freed: Set whenever there may be more room than before.
     """
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, *, catalog: Catalog, budget: Budget, metrics: Metrics) -> None:
+        self.catalog = catalog
         self.budget = budget
+        self._metrics = metrics
+        self.freed = asyncio.Event()
         self.current: dict[str | None, Resident] = {}
         self.pinned: set[str | None] = {None}
         self._leaving: set[Resident] = set()
@@ -36,17 +44,22 @@ class Shelf:
         """Bytes of tasks beside the base, those being loaded by their estimate."""
         return sum(resident.nbytes for resident in self if resident.task is not None)
 
-    @property
-    def n_ready(self) -> int:
-        """Tasks that need no load."""
-        return sum(r.state is State.READY and r.task is not None for r in self.current.values())
+    def is_current(self, resident: Resident) -> bool:
+        """Whether the store still holds this very content."""
+        if resident.task is None:
+            return True
+        info = self.catalog.tasks.get(resident.task)
+        return info is not None and info.content_hash == resident.content_hash
 
-    def make_room(self, need: int) -> tuple[bool, int]:
-        """Evict idle versions until `need` more bytes fit, least recently used first.
+    def changed(self) -> None:
+        """Tell waiting loads and the metrics that something came, went or became idle."""
+        self.freed.set()
+        self._metrics.cache_bytes.set(self.used_nbytes)
+        n_ready = sum(r.state is State.READY and r.task is not None for r in self.current.values())
+        self._metrics.tasks_ready.set(n_ready)
 
-        Returns:
-            Whether they fit now, and how many versions were evicted.
-        """
+    def make_room(self, need: int) -> bool:
+        """Evict idle versions, least recently used first; returns whether `need` bytes fit now."""
         idle = [
             resident
             for resident in self.current.values()
@@ -57,7 +70,8 @@ class Shelf:
         victims = self.budget.victims(idle, used=self.used_nbytes, need=need)
         for victim in victims:
             self.retire(victim)
-        return self.used_nbytes + need <= self.budget.nbytes, len(victims)
+        self._metrics.evictions.inc(len(victims))
+        return self.used_nbytes + need <= self.budget.nbytes
 
     def retire(self, resident: Resident) -> None:
         """No new requests for a ready version; its memory goes with the last lease."""
@@ -88,6 +102,7 @@ class Shelf:
         if resident.n_leases == 0:
             resident.drop_if_idle()
             self._leaving.discard(resident)
+        self.changed()
 
     def clear(self) -> None:
         """Let go of everything."""

@@ -1,7 +1,7 @@
-"""The table of resident tasks: leases, single-flight loads and the sync with the store.
+"""The table of resident tasks: leases for requests, the sync with the store, and what operators do.
 
-Everything here runs on the event loop's thread, so a state changes only between awaits and needs
-no lock. Loads run on a loader thread and report back to the loop.
+Everything in this package runs on the event loop's thread, so a state changes only between awaits
+and needs no lock; only the engine's part of a load runs elsewhere.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
-from formats.errors import ChecksumMismatchError, NpsError
-from formats.errors import TaskNotFoundError as ContainerTaskNotFoundError
-from nps_store.errors import TaskNotFoundError, UnsupportedTaskError
+from formats.errors import NpsError
+from nps_store.errors import UnsupportedTaskError
 from server.errors import (
     EngineFailedError,
     ModelNotFoundError,
@@ -22,6 +20,7 @@ from server.errors import (
     ResidencyConflictError,
     TaskQuarantinedError,
 )
+from server.residency.loader import Loader
 from server.residency.resident import Resident, State
 from server.residency.shelf import Shelf
 
@@ -29,13 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from concurrent.futures import Executor
 
-    from server.engines import Catalog, Engine, PreparedTask
+    from server.engines import Catalog, Engine
     from server.metrics import Metrics
     from server.residency.budget import Budget
 
 _MAX_ATTEMPTS = 3
 _REFUSALS = (UnsupportedTaskError, ResidencyConflictError)  # sound content, not servable here
-_TASK_GONE = (TaskNotFoundError, ContainerTaskNotFoundError)  # removed since the last refresh
 
 
 class ResidencyTable:
@@ -45,7 +43,7 @@ class ResidencyTable:
         engine: Loads tasks.
         catalog: The store's content now; `sync` brings newer ones.
         budget: Bytes that tasks may occupy, and whether copies of the body are wanted.
-        loader: Where loads run.
+        executor: Where loads run.
         metrics: Where loads, hits and evictions are counted.
         clock: Monotonic seconds.
     """
@@ -56,19 +54,17 @@ class ResidencyTable:
         *,
         catalog: Catalog,
         budget: Budget,
-        loader: Executor,
+        executor: Executor,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.catalog = catalog
         self.budget = budget
-        self._engine = engine
-        self._loader = loader
         self._metrics = metrics
         self._clock = clock
-        self._shelf = Shelf(budget)
-        self._known_nbytes: dict[str, int] = {}  # resident bytes by content hash, once loaded
-        self._freed = asyncio.Event()
+        self._shelf = Shelf(catalog=catalog, budget=budget, metrics=metrics)
+        self._loader = Loader(
+            engine, shelf=self._shelf, executor=executor, metrics=metrics, clock=clock
+        )
 
     # ------------------------------------------------------------------ requests
 
@@ -96,30 +92,26 @@ class ResidencyTable:
         try:
             yield resident
         finally:
-            self._release(resident)
+            self._shelf.release(resident)
 
     async def _acquire(self, task: str | None) -> Resident:
         self._metrics.count_lookup(hit=self.state(task) is State.READY)
         for _ in range(_MAX_ATTEMPTS):  # more than one only if it is replaced while it loads
-            resident = self._shelf.current.get(task) or self._start_load(task)
+            resident = self._shelf.current.get(task) or self._loader.start(task)
             resident.n_leases += 1  # a claim: from here on it cannot be evicted
             resident.used_at = self._clock()
             try:
                 if resident.loading is not None:
                     await asyncio.shield(resident.loading)  # a client that goes ends no load
             except asyncio.CancelledError:
-                self._release(resident)
+                self._shelf.release(resident)
                 raise
             if resident.state is State.READY:
                 return resident
-            self._release(resident)
+            self._shelf.release(resident)
             if resident.error is not None:
                 raise self._refusal(resident, resident.error)
         raise NotReadyError(f"task {task!r} keeps being replaced in the store; try again")
-
-    def _release(self, resident: Resident) -> None:
-        self._shelf.release(resident)
-        self._changed()
 
     def _refusal(self, resident: Resident, error: Exception) -> NpsError:
         name = self.catalog.model_name(resident.task)
@@ -131,123 +123,25 @@ class ResidencyTable:
             return error
         return EngineFailedError(f"task {name!r} could not be loaded: {error!r}; try again")
 
-    # ------------------------------------------------------------------ loading
-
-    def _start_load(self, task: str | None) -> Resident:
-        info = None if task is None else self.catalog.tasks.get(task)
-        if task is not None and info is None:
-            raise ModelNotFoundError(f"the model {task!r} does not exist")
-        resident = Resident(task, info.content_hash if info else "")
-        resident.move(State.LOADING)
-        self._shelf.current[task] = resident
-        resident.loading = asyncio.get_running_loop().create_task(self._load(resident))
-        return resident
-
-    async def _load(self, resident: Resident) -> None:
-        """Load and settle; never raises, since nobody may be waiting any more."""
-        try:
-            await self._reserve(resident)
-            began = self._clock()
-            prepared = await asyncio.get_running_loop().run_in_executor(
-                self._loader,
-                partial(self._engine.prepare, resident.task, copy=resident.is_copy),
-            )
-            self._metrics.observe_load(self._clock() - began, prepared.nbytes)
-            self._settle(resident, prepared)
-        except (NotReadyError, *_TASK_GONE) as error:
-            self._give_up(resident, error)
-        except NpsError as error:
-            self._fail(resident, error)
-        except Exception as error:  # noqa: BLE001 - a failed load ends nothing but itself
-            self._give_up(resident, error)
-        finally:
-            resident.loading = None
-            self._changed()
-
-    async def _reserve(self, resident: Resident) -> None:
-        """Claim bytes for a load, evicting and then waiting for room.
-
-        Raises:
-            ResidencyConflictError: The task alone exceeds the budget.
-            NotReadyError: Every byte stayed busy for as long as a request may wait.
-        """
-        if resident.task is None:
-            return
-        name = resident.task
-        free = self.budget.nbytes - self.used_nbytes
-        resident.is_copy = self.budget.copies and self._engine.base_nbytes <= free
-        need = self._engine.base_nbytes if resident.is_copy else self._estimate(resident)
-        self.budget.check(name, need)
-        deadline = self._clock() + self.budget.wait_s
-        while not self._make_room(need):
-            self._freed.clear()
-            try:
-                await asyncio.wait_for(self._freed.wait(), deadline - self._clock())
-            except TimeoutError as error:
-                raise NotReadyError(
-                    f"no room to load task {name!r}: {self.used_nbytes} of the memory budget's "
-                    f"{self.budget.nbytes} bytes are pinned or busy; try again"
-                ) from error
-        resident.nbytes = need
-
-    def _estimate(self, resident: Resident) -> int:
-        info = self.catalog.tasks.get(resident.task or "")
-        return self._known_nbytes.get(resident.content_hash, info.nbytes if info else 0)
-
-    def _settle(self, resident: Resident, prepared: PreparedTask) -> None:
-        if resident.task is not None:
-            if not resident.is_copy:
-                self._known_nbytes[prepared.content_hash] = prepared.nbytes
-            self.budget.check(resident.task, prepared.nbytes)
-        resident.become_ready(prepared)
-        if not self._is_current(resident):
-            self._shelf.retire(resident)
-        self._make_room(0)  # the estimate may have been too low
-
-    def _fail(self, resident: Resident, error: Exception) -> None:
-        if not self._is_current(resident):  # the store has moved on: the reason says nothing of now
-            self._shelf.forget(resident)
-            return
-        resident.fail(error)
-        if isinstance(error, ChecksumMismatchError):
-            self._metrics.checksum_failures.inc()
-
-    def _give_up(self, resident: Resident, error: Exception) -> None:
-        """Let this load's waiters fail and the next request try again."""
-        resident.error = error
-        self._shelf.forget(resident)
-
-    def _make_room(self, need: int) -> bool:
-        fits, n_evicted = self._shelf.make_room(need)
-        self._metrics.evictions.inc(n_evicted)
-        return fits
-
-    def _is_current(self, resident: Resident) -> bool:
-        if resident.task is None:
-            return True
-        info = self.catalog.tasks.get(resident.task)
-        return info is not None and info.content_hash == resident.content_hash
-
     # ------------------------------------------------------------------ store and operator
 
     def sync(self, catalog: Catalog) -> None:
         """Take over a newer generation: replaced tasks drain, quarantines of old content end."""
-        self.catalog = catalog
+        self._shelf.catalog = catalog
         for task, resident in list(self._shelf.current.items()):
-            if not self._is_current(resident):
+            if not self._shelf.is_current(resident):
                 self._shelf.leave(task)
-        hashes = {info.content_hash for info in catalog.tasks.values()}
-        self._known_nbytes = {h: n for h, n in self._known_nbytes.items() if h in hashes}
+        self._loader.forget_sizes()
         self._shelf.pinned &= {None, *catalog.tasks}
         for task in self._shelf.pinned - self._shelf.current.keys():
-            self._start_load(task)
-        self._changed()
+            self._loader.start(task)
+        self._shelf.changed()
 
     def quarantine(self, resident: Resident, error: Exception) -> None:
         """A loaded version turned out to be unusable: requests for it fail until it changes."""
         if resident.state is State.READY:
             resident.fail(error)
-            self._changed()
+            self._shelf.changed()
 
     async def pin(self, task: str | None) -> None:
         """Load `task` and keep it. Raises ResidencyConflictError if pins exceed the budget."""
@@ -266,7 +160,7 @@ class ResidencyTable:
         """Let the budget evict `task` again; the base always stays."""
         if task is not None:
             self._shelf.pinned.discard(task)
-            self._changed()
+            self._shelf.changed()
 
     def evict(self, task: str | None) -> None:
         """Let `task` leave memory, or end its quarantine. Raises ResidencyConflictError if pinned.
@@ -278,7 +172,7 @@ class ResidencyTable:
                 f"{self.catalog.model_name(task)!r} is pinned; unpin it first"
             )
         self._shelf.leave(task)
-        self._changed()
+        self._shelf.changed()
 
     async def reload(self, task: str | None) -> None:
         """Read `task` from the store again, whatever state it is in."""
@@ -295,6 +189,11 @@ class ResidencyTable:
         self._shelf.clear()
 
     # ------------------------------------------------------------------ views
+
+    @property
+    def catalog(self) -> Catalog:
+        """The store's content as far as it is known."""
+        return self._shelf.catalog
 
     def __iter__(self) -> Iterator[Resident]:
         """Every version that is not absent, the current ones first."""
@@ -313,8 +212,3 @@ class ResidencyTable:
     def used_nbytes(self) -> int:
         """Bytes that tasks occupy, those being loaded by their estimate."""
         return self._shelf.used_nbytes
-
-    def _changed(self) -> None:
-        self._freed.set()
-        self._metrics.cache_bytes.set(self._shelf.used_nbytes)
-        self._metrics.tasks_ready.set(self._shelf.n_ready)

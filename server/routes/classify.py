@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 import uuid
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
 
+from server.answering import Query
 from server.http.disconnect import unless_disconnected
 from server.protocol.classify import (
     ClassificationData,
@@ -14,7 +16,9 @@ from server.protocol.classify import (
     ClassificationResponse,
 )
 from server.protocol.pooling import Usage
-from server.service import Query, Service
+
+if TYPE_CHECKING:
+    from server.service import Service
 
 
 def classify_routes(service: Service) -> APIRouter:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
 
+from server.answering import Query
 from server.errors import BadRequestError
 from server.http.disconnect import unless_disconnected
 from server.protocol.embeddings import EmbeddingData, EmbeddingRequest, EmbeddingResponse
 from server.protocol.pooling import Usage
-from server.service import Query, Service
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from server.service import Service
 
 
 def embedding_routes(service: Service) -> APIRouter:

@@ -102,8 +102,9 @@ class FairQueue:
         return Batch(resident, tuple(self._take(resident)))
 
     def idle(self) -> None:
-        """The owner is about to wait: the time until the next pop belongs to no batch."""
+        """The owner is about to wait: the time until the next pop belongs to no batch or turn."""
         self._popped_at = None
+        self._turn = None
 
     def drain(self) -> list[Job]:
         """Take out every job that still waits."""
