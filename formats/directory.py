@@ -62,8 +62,11 @@ class TaskDirectory:
 
         Raises:
             DuplicateNameError: Two tensors of the task have one name.
+            UnknownEncodingError: The task's dtype is unknown.
             MalformedIndexError: An absent tensor is out of range, out of order or in use.
         """
+        if self.dtype is not None:
+            itemsize(self.dtype)
         derived = {entry.base for entry in self.tensors}
         in_order = all(a < b for a, b in zip(self.absent, self.absent[1:], strict=False))
         if (
@@ -136,8 +139,6 @@ class TaskDirectory:
             )
         prefix = as_str(fields["prefix"], f"{where} prefix")
         dtype = None if fields["dtype"] is None else as_str(fields["dtype"], f"{where} dtype")
-        if dtype is not None:
-            itemsize(dtype)
         with located(where=where):
             tensors = tuple(
                 TensorEntry.from_json(item, f"tensor {i}", base, prefix)

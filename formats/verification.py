@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from formats.container import Container
 from formats.errors import MissingFileError, NpsError
 from formats.index import FileRef
+from formats.layout import TRAILER, parse_trailer
+from formats.sections import SectionRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from formats.sections import SectionRef
     from formats.task_reader import TaskReader
 
 LEVELS = ("structure", "checksums", "decode")
@@ -69,6 +70,7 @@ class _Verifier:
                     f"root slot {slot}",
                     f"{self._path}: root slot {slot} is damaged; the next writer repairs it",
                 )
+            self._trailer(store)
             if store.root.base_data is not None:
                 with self._collect("base data"):
                     self._task(store.base_reader(), "base data")
@@ -82,6 +84,17 @@ class _Verifier:
                     self._file_exists(store, ref, f"base file {file_name!r}")
             self._files(store)
         return self._findings
+
+    def _trailer(self, store: Container) -> None:
+        pointer, superblock = store.selection.pointer, store.selection.superblock
+        offset = pointer.trailer_offset
+        trailer = store.section(SectionRef(offset, TRAILER.size, ""))
+        if parse_trailer(bytes(trailer), superblock, offset=offset) != pointer:
+            self._report(
+                "format.trailer_damaged",
+                f"trailer at {offset}",
+                f"{self._path}: trailer at {offset} is damaged; the next commit writes a new one",
+            )
 
     def _task(self, reader: TaskReader, where: str) -> None:
         if self._depth < 1:
