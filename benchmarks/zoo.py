@@ -2,8 +2,8 @@
 
     python -m benchmarks.zoo --out zoo --device cuda
 
-Each task directory loads with `AutoModelForSequenceClassification.from_pretrained` and holds a
-`zoo.json` with the settings and the test accuracy. Finished tasks are skipped on a second run.
+Each task directory loads with `AutoModelForSequenceClassification.from_pretrained`; a JSON beside it
+holds the settings and the test accuracy. Finished tasks are skipped on a second run.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _save(model: PreTrainedModel, base: Path, out: Path) -> None:
 def _train_task(
     task: str, base: Path, out: Path, recipe: Recipe, device: str, progress: Progress
 ) -> dict[str, Any]:
-    card_path = out / task / "zoo.json"
+    card_path = out / f"{task}.json"
     if card_path.is_file():
         card: dict[str, Any] = json.loads(card_path.read_text())
         if card["recipe"] == asdict(recipe):

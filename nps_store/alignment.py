@@ -1,0 +1,114 @@
+"""Which tensor of a fine-tune is which tensor of its base.
+
+A fine-tune with a task head wraps the base's body, so its names carry a prefix ("bert.") that the
+base's lack. The prefix is found from the names alone; no architecture is known here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol
+
+from nps_store.errors import ShapeMismatchError, UnrelatedModelError
+
+
+class TensorTable(Protocol):
+    """Names and shapes of a checkpoint."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All tensor names."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one tensor."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a fine-tune's tensors relate to the base's.
+
+    Attributes:
+        prefix: What the fine-tune's names have in front of the base's.
+        shared: (task name, base name) of tensors of equal shape.
+        grown: (task name, base name) of tensors with rows appended (a grown vocabulary).
+        new: Task tensors that the base lacks (heads), or heads of another shape.
+        absent: Base tensors that the task lacks.
+    """
+
+    prefix: str
+    shared: tuple[tuple[str, str], ...]
+    grown: tuple[tuple[str, str], ...]
+    new: tuple[str, ...]
+    absent: tuple[str, ...]
+
+
+def align(base: TensorTable, task: TensorTable, *, base_has_head: bool = False) -> Alignment:
+    """Match the tensors of `task` with those of `base`.
+
+    Args:
+        base: The base's tensors.
+        task: The fine-tune's tensors.
+        base_has_head: The base is no bare body; its head may have another shape in the task.
+
+    Raises:
+        UnrelatedModelError: Fewer than half of the base's names are found.
+        ShapeMismatchError: A tensor of the body has another shape (names the first).
+    """
+    add, cut = _prefixes(base.names, task.names)
+    shared, grown, new = [], [], []
+    matched = set()
+    known = set(base.names)
+    heads = _head_names(base.names) if base_has_head else frozenset()
+    for name in task.names:
+        base_name = cut + name.removeprefix(add) if name.startswith(add) else None
+        if base_name is None or base_name not in known:
+            new.append(name)
+            continue
+        ours, theirs = task.shape(name), base.shape(base_name)
+        if ours == theirs:
+            shared.append((name, base_name))
+        elif len(ours) == len(theirs) == 2 and ours[1] == theirs[1] and ours[0] > theirs[0]:
+            grown.append((name, base_name))
+        elif base_name in heads:
+            new.append(name)
+            continue
+        else:
+            raise ShapeMismatchError(
+                f"tensor {name!r} has shape {list(ours)}; expected {list(theirs)} as in the base; "
+                "only heads and appended vocabulary rows may differ"
+            )
+        matched.add(base_name)
+    absent = tuple(name for name in base.names if name not in matched)
+    return Alignment(add, tuple(shared), tuple(grown), tuple(new), absent)
+
+
+def _prefixes(base: tuple[str, ...], task: tuple[str, ...]) -> tuple[str, str]:
+    """What the task's names have in front of the base's, and the reverse; one of them is empty."""
+    added = _common_prefix(base, task)
+    missing = _common_prefix(task, base)
+    best = max(added, missing, key=lambda item: item[1])
+    if best[1] * 2 < len(base):
+        raise UnrelatedModelError(
+            f"only {best[1]} of the base's {len(base)} tensors have a counterpart in the task; "
+            "expected a fine-tune of this base (same architecture and tensor names)"
+        )
+    return (added[0], "") if added[1] >= missing[1] else ("", missing[0])
+
+
+def _common_prefix(inner: tuple[str, ...], outer: tuple[str, ...]) -> tuple[str, int]:
+    """The prefix that turns most names of `inner` into names of `outer`, and how many."""
+    wanted = set(inner)
+    votes: Counter[str] = Counter()
+    for name in outer:
+        parts = name.split(".")
+        for depth in range(len(parts)):
+            if ".".join(parts[depth:]) in wanted:
+                votes[".".join([*parts[:depth], ""]) if depth else ""] += 1
+    return max(votes.items(), key=lambda item: (item[1], item[0] == ""), default=("", 0))
+
+
+def _head_names(names: tuple[str, ...]) -> frozenset[str]:
+    """Tensors outside the body, which is what most names share as their first component."""
+    body, _ = Counter(name.split(".")[0] for name in names).most_common(1)[0]
+    return frozenset(name for name in names if name.split(".")[0] != body)

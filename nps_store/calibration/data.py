@@ -1,0 +1,64 @@
+"""JSON lines of texts and labels."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nps_store.errors import CalibrationError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example; the label is None where the line has none."""
+
+    text: str
+    label: str | None = None
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """Read `{"text": ..., "label": ...}` lines.
+
+    Raises:
+        CalibrationError: The file is missing, empty, or a line cannot be used (names the line).
+    """
+    name = Path(path)
+    try:
+        lines = name.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"{name}: cannot be read as UTF-8 text ({error})") from error
+    rows = [_row(name, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise CalibrationError(f'{name}: no examples; expected lines like {{"text": "..."}}')
+    return rows
+
+
+def split_rows(rows: Sequence[Row], shares: Sequence[float], *, seed: int) -> list[list[Row]]:
+    """Disjoint random parts of the given shares, in a reproducible order.
+
+    With too few rows for a part, the part is empty; no row is ever in two parts.
+    """
+    order = np.random.default_rng(seed).permutation(len(rows))
+    ends = np.round(np.cumsum([0, *shares]) / sum(shares) * len(rows)).astype(int)
+    return [
+        [rows[index] for index in order[start:end]]
+        for start, end in zip(ends[:-1], ends[1:], strict=True)
+    ]
+
+
+def _row(path: Path, number: int, line: str) -> Row:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        raise CalibrationError(f"{path}: line {number} is not JSON ({error})") from error
+    if not isinstance(fields, dict) or not isinstance(fields.get("text"), str):
+        raise CalibrationError(
+            f'{path}: line {number}: expected an object with a string "text", got {line[:60]!r}'
+        )
+    label = fields.get("label")
+    return Row(fields["text"], None if label is None else str(label))

@@ -1,0 +1,110 @@
+"""The one resident copy of the base's body, addressable by the names of the base's tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import xxhash
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig
+
+from nps_store.alignment import align
+from nps_store.checkpoint import DTYPES, raw_bytes
+from nps_store.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from nps_store.sources import BaseSource
+
+
+class Body:
+    """A headless Hugging Face model filled from a base.
+
+    Attributes:
+        module: The model, in eval mode.
+        parameters: Body state name ("encoder.layer.0...") to its live tensor.
+    """
+
+    def __init__(
+        self,
+        base: BaseSource,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        """Build the body and copy the base's weights into it.
+
+        Args:
+            base: Where the weights come from.
+            device: Where the body lies.
+            dtype: Another dtype than the base's own.
+            config: Configuration to build from, where it is not the base's.
+
+        Raises:
+            ModelLoadError: The base's tensors do not fill the body.
+        """
+        self.config = parse_config(config or base.config)
+        self.dtype = dtype or _float_dtype(base)
+        module = AutoModel.from_config(self.config, dtype=self.dtype)
+        self.module: nn.Module = module.eval().requires_grad_(False).to(device)
+        self.device = torch.device(device)
+        self.parameters: dict[str, Tensor] = dict(self.module.state_dict())
+        self._fill(base)
+
+    def _fill(self, base: BaseSource) -> None:
+        table = _Shapes(self.parameters)
+        alignment = align(table, base)
+        # What the base lacks (a pooler that only some heads use) is zero until a task brings it.
+        for name in alignment.absent:
+            self.parameters[name].zero_()
+        for base_name, name in alignment.shared:
+            self.parameters[name].copy_(base.tensor(base_name))
+        if alignment.grown:
+            name = alignment.grown[0][0]
+            raise ModelLoadError(
+                f"tensor {name!r} of the base has shape {list(base.shape(name))}; "
+                f"its config.json makes {list(table.shape(alignment.grown[0][1]))}"
+            )
+
+    def hash(self) -> str:
+        """xxh3-128 over all live weights: equal hashes mean bit-identical bodies."""
+        digest = xxhash.xxh3_128()
+        for name in sorted(self.parameters):
+            digest.update(raw_bytes(self.parameters[name].cpu()))
+        return digest.hexdigest()
+
+
+class _Shapes:
+    """The tensor table of a state dict."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self._tensors = tensors
+        self.names = tuple(sorted(tensors))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensors[name].shape)
+
+
+def parse_config(config: dict[str, Any]) -> PretrainedConfig:
+    """A configuration object from the content of a `config.json`.
+
+    Raises:
+        ModelLoadError: The model type is missing or unknown to the installed transformers.
+    """
+    model_type = config.get("model_type")
+    try:
+        return AutoConfig.for_model(**config)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelLoadError(
+            f"config.json names model type {model_type!r}, which the installed transformers "
+            f"cannot build ({error})"
+        ) from error
+
+
+def _float_dtype(base: BaseSource) -> torch.dtype:
+    for name in base.names:
+        dtype = DTYPES[base.dtype(name)]
+        if dtype.is_floating_point:
+            return dtype
+    return torch.float32

@@ -1,0 +1,236 @@
+"""The resident base and the tasks that are put into it, one at a time."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nps_store.checkpoint import DTYPES
+from nps_store.errors import UnsupportedTaskError
+from nps_store.modeling.body import Body
+from nps_store.modeling.shell import Kind, Pooling, Shell, encode, load_tokenizer, pad
+from nps_store.sources import BaseSource, GrownBase
+from nps_store.switch import Patch, UndoLog, apply_, revert_
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from nps_store.store import Change, Files, Store
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedTask:
+    """A task decoded and ready to be switched to.
+
+    Attributes:
+        name: The task, or None for the base.
+        content_hash: Of the stored task; empty for the base.
+        shell: Its model class, head and labels.
+        tokenizer: Its tokenizer.
+        changes: (live body tensor, patch) pairs; empty for the base and for copies.
+        own_body: Whether the shell runs on a body of its own, so that no switch is needed.
+        nbytes: Resident bytes.
+    """
+
+    name: str | None
+    content_hash: str
+    shell: Shell
+    tokenizer: PreTrainedTokenizerBase
+    changes: tuple[tuple[Tensor, Patch], ...] = field(repr=False)
+    own_body: bool
+    nbytes: int
+
+    @property
+    def kind(self) -> Kind:
+        """ "classify" or "embed"."""
+        return self.shell.kind
+
+    @property
+    def labels(self) -> list[str]:
+        """Label of each class; empty for embeddings."""
+        return self.shell.labels
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, cut to the model's limit."""
+        return encode(self.shell, self.tokenizer, texts)[0]
+
+
+class LiveBase:
+    """One body on one device; tasks are applied to it and reverted.
+
+    `prepare` touches no live weight and may run on another thread. `switch_` and `run` are for one
+    thread at a time: whoever runs the model owns it.
+    """
+
+    def __init__(self, store: Store, body: Body) -> None:
+        self.store = store
+        self.body = body
+        self._pristine = body.hash()
+        self._current: PreparedTask | None = None
+        self._log = UndoLog()
+        self._tokenizers: dict[frozenset[tuple[str, str]], PreTrainedTokenizerBase] = {}
+
+    @classmethod
+    def load(cls, store: Store, *, device: str = "cpu") -> LiveBase:
+        """Load the store's base onto a device, in its stored dtype.
+
+        Raises:
+            ModelLoadError: The base's files do not make a model.
+        """
+        return cls(store, Body(store.base, device=device))
+
+    @property
+    def current(self) -> str | None:
+        """The task whose weights are in place; None for the base."""
+        return None if self._current is None else self._current.name
+
+    def prepare(self, name: str | None, *, copy: bool = False) -> PreparedTask:
+        """Read, verify and decode a task; no live weight is touched.
+
+        Args:
+            name: The task, or None for the base itself.
+            copy: Put the task into a body of its own instead.
+
+        Raises:
+            TaskNotFoundError: There is no such task.
+            FormatError: The stored task is damaged.
+            UnsupportedTaskError: It cannot run on this body (says why).
+        """
+        if name is None:
+            return self._prepare_base()
+        task = self.store.task(name)
+        if DTYPES[task.dtype] != self.body.dtype:
+            raise UnsupportedTaskError(
+                f"task {name!r} was compressed for {task.dtype}, the engine runs "
+                f"{str(self.body.dtype).removeprefix('torch.')}; compress it with --dtype"
+            )
+        changes = list(self.store.changes(name))
+        grown = {change.base: change.rows for change in changes if change.rows is not None}
+        if grown and not copy:
+            raise UnsupportedTaskError(
+                f"task {name!r} has a grown vocabulary, which does not fit the shared body; "
+                "it needs a copy of its own (a larger --memory-budget)"
+            )
+        body = self._own_body(task.config, changes) if copy else self.body
+        shell = Shell(task.config, body, pooling=Pooling.from_files(task.files.read))
+        patches = bind(
+            shell,
+            [*changes, *self.store.unchanged(name, shell.head)],
+            lambda change: self.store.resolve(change, task.directory),
+        )
+        if copy:
+            apply_(patches)
+        head = sum(tensor.nbytes for tensor in shell.head.values())
+        held = sum(tensor.nbytes for tensor in body.parameters.values()) if copy else 0
+        if not copy:
+            patches = [(tensor, patch.to(body.device)) for tensor, patch in patches]
+            held = sum(patch.nbytes for _, patch in patches)
+        return PreparedTask(
+            name=name,
+            content_hash=task.content_hash,
+            shell=shell,
+            tokenizer=self._tokenizer(task.files),
+            changes=() if copy else tuple(patches),
+            own_body=copy,
+            nbytes=held + head,
+        )
+
+    def switch_(self, prepared: PreparedTask) -> float:
+        """Put a task's weights in place: revert the current one, apply this one; all or nothing.
+
+        Nothing happens when it is in place already or has its own body.
+
+        Returns:
+            Seconds it took, until the device was done.
+        """
+        if prepared.own_body or prepared is self._current:
+            return 0.0
+        start = time.perf_counter()
+        revert_(self._log)
+        self._current = None
+        self._log = apply_(prepared.changes)
+        self._current = prepared if prepared.name is not None else None
+        if self.body.device.type == "cuda":
+            torch.cuda.synchronize(self.body.device)
+        return time.perf_counter() - start
+
+    def run(self, prepared: PreparedTask, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Probabilities [n, n_labels] or vectors [n, dim], float32, on the CPU.
+
+        Raises:
+            RuntimeError: Another task's weights are in place.
+        """
+        in_place = self._current.name if self._current else None
+        if not prepared.own_body and (
+            prepared is not self._current and not (prepared.name is None and in_place is None)
+        ):
+            raise RuntimeError(f"task {prepared.name!r} is not in place, {in_place!r} is")
+        batch = pad(ids, prepared.tokenizer, self.body.device)
+        return prepared.shell.run(batch).float().cpu()
+
+    def verify(self) -> bool:
+        """Revert to the base and compare its hash with the one at load."""
+        revert_(self._log)
+        self._current = None
+        return self.body.hash() == self._pristine
+
+    def _prepare_base(self) -> PreparedTask:
+        files = self.store.base.files()
+        pooling = Pooling.from_files(
+            lambda name: files[name].read_bytes() if name in files else None
+        )
+        shell = Shell(self.store.base.config, self.body, pooling=pooling)
+        tokenizer = load_tokenizer(next(iter(files.values())).parent)
+        return PreparedTask(None, "", shell, tokenizer, (), own_body=False, nbytes=0)
+
+    def _own_body(self, config: dict[str, object], changes: Sequence[Change]) -> Body:
+        rows = {c.base: c.rows for c in changes if c.base is not None and c.rows is not None}
+        base: BaseSource = GrownBase(self.store.base, rows, config) if rows else self.store.base
+        return Body(base, device=str(self.body.device), dtype=self.body.dtype)
+
+    def _tokenizer(self, files: Files) -> PreTrainedTokenizerBase:
+        """Tasks with equal files share one tokenizer."""
+        key = frozenset((name, ref.hash) for name, ref in files.refs.items() if "token" in name)
+        if key not in self._tokenizers:
+            with tempfile.TemporaryDirectory(prefix="nps-tokenizer-") as directory:
+                files.write_to(Path(directory))
+                self._tokenizers[key] = load_tokenizer(Path(directory))
+        return self._tokenizers[key]
+
+
+def bind(
+    shell: Shell, changes: Iterable[Change], resolve: Callable[[Change], Tensor]
+) -> list[tuple[Tensor, Patch]]:
+    """Load a task's head and pair its other changes with live tensors of the body.
+
+    Args:
+        shell: The task's model.
+        changes: Its changes, by the task's tensor names.
+        resolve: The task's values of a changed tensor.
+
+    Raises:
+        UnsupportedTaskError: A tensor belongs neither to the body nor to the head.
+    """
+    body, head = [], {}
+    for change in changes:
+        live = shell.body_tensor(change.name)
+        if change.name in shell.head:
+            head[change.name] = resolve(change)
+        elif live is None:
+            raise UnsupportedTaskError(
+                f"tensor {change.name!r} belongs neither to the body nor to the head of a "
+                f"{shell.architecture}"
+            )
+        elif change.patch is not None:
+            common = live if change.rows is None else live[: len(live) - len(change.rows)]
+            body.append((common, change.patch))
+    shell.load_head_(head)
+    return body

@@ -1,0 +1,197 @@
+"""What a task has around the shared body: its model class, head, labels, tokenizer, pooling."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from nps_store.errors import ModelLoadError, UnsupportedTaskError
+from nps_store.modeling.body import Body, parse_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+Kind = Literal["classify", "embed"]
+MAX_LENGTH = 512
+
+
+class Shell:
+    """A task's model around a body that is shared by reference.
+
+    The body's weights are whatever is applied at the moment; only the head belongs to the shell.
+
+    Attributes:
+        kind: "classify" (logits) or "embed" (pooled vectors).
+        labels: Label of each class; empty for embeddings.
+        head: Head parameter names to live tensors, to be filled by `load_head_`.
+    """
+
+    def __init__(self, config: dict[str, Any], body: Body, *, pooling: Pooling | None) -> None:
+        """Build the model class that the configuration names, around `body`.
+
+        Raises:
+            UnsupportedTaskError: The class is neither a classifier nor a bare body.
+            ModelLoadError: The installed transformers has no such class.
+        """
+        architecture = self.architecture = str((config.get("architectures") or [""])[0])
+        self.config = parse_config(config)
+        self.body = body
+        self.labels: list[str] = []
+        self.head: dict[str, Tensor] = {}
+        self.prefix = ""
+        self.pooling = pooling or Pooling()
+        if architecture.endswith("ForSequenceClassification"):
+            self.kind: Kind = "classify"
+            self.labels = [self.config.id2label[index] for index in range(self.config.num_labels)]
+            self._model = self._around(architecture)
+        elif architecture.endswith("Model"):
+            self.kind = "embed"
+            self._model = body.module
+        else:
+            raise UnsupportedTaskError(
+                f"architecture {architecture!r} cannot be run here; "
+                "expected a ...ForSequenceClassification or a bare ...Model"
+            )
+
+    def body_tensor(self, name: str) -> Tensor | None:
+        """The live body tensor that the task's checkpoint calls `name`."""
+        return self.body.parameters.get(name.removeprefix(f"{self.prefix}."))
+
+    def load_head_(self, tensors: Mapping[str, Tensor]) -> None:
+        """Fill the head.
+
+        Raises:
+            ModelLoadError: A head tensor is missing or has another shape.
+        """
+        for name, parameter in self.head.items():
+            given = tensors.get(name)
+            if given is None or given.shape != parameter.shape:
+                got = "none" if given is None else list(given.shape)
+                raise ModelLoadError(
+                    f"head tensor {name!r}: expected shape {list(parameter.shape)}, got {got}"
+                )
+            parameter.copy_(given)
+
+    @torch.inference_mode()
+    def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Classifier logits, [n, n_labels]."""
+        return self._model(**batch).logits
+
+    @torch.inference_mode()
+    def run(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Probabilities [n, n_labels] of a classifier, or vectors [n, dim], as float32."""
+        if self.kind == "embed":
+            hidden = self._model(**batch).last_hidden_state.float()
+            return self.pooling(hidden, batch["attention_mask"])
+        logits = self.logits(batch).float()
+        multi_label = self.config.problem_type == "multi_label_classification"
+        if multi_label or logits.shape[-1] == 1:
+            return logits.sigmoid()
+        return logits.softmax(-1)
+
+    def _around(self, architecture: str) -> nn.Module:
+        model_class = getattr(transformers, architecture, None)
+        if model_class is None:
+            raise ModelLoadError(f"the installed transformers has no class {architecture!r}")
+        with torch.device("meta"):
+            model: nn.Module = model_class(self.config)
+        self.prefix = str(model.base_model_prefix)
+        setattr(model, self.prefix, self.body.module)
+        for name, parameter in list(model.state_dict().items()):
+            if not name.startswith(f"{self.prefix}."):
+                path, _, leaf = name.rpartition(".")
+                owner = model.get_submodule(path)
+                live = torch.zeros(parameter.shape, dtype=self.body.dtype, device=self.body.device)
+                if leaf in owner._parameters:  # noqa: SLF001 (torch has no public setter)
+                    setattr(owner, leaf, nn.Parameter(live, requires_grad=False))
+                else:
+                    owner.register_buffer(leaf, live)
+                self.head[name] = live
+        return model.eval()
+
+
+class Pooling:
+    """How token vectors become one vector; sentence-transformers' `modules.json` says it."""
+
+    def __init__(self, mode: str = "mean", *, normalize: bool = False) -> None:
+        if mode not in {"mean", "cls", "max"}:
+            raise UnsupportedTaskError(f"pooling {mode!r} is unknown; expected mean, cls or max")
+        self.mode = mode
+        self.normalize = normalize
+
+    @classmethod
+    def from_files(cls, read: Callable[[str], bytes | None]) -> Pooling:
+        """From `modules.json` and the pooling module's `config.json`; mean where there is none."""
+        modules = _json(read("modules.json")) or []
+        mode, normalize = "mean", False
+        for module in modules if isinstance(modules, list) else []:
+            kind = str(module.get("type", "")).rpartition(".")[2]
+            if kind == "Pooling":
+                config = _json(read(f"{module.get('path')}/config.json")) or {}
+                flags = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
+                on = [name for name, key in flags.items() if config.get(f"pooling_mode_{key}")]
+                mode = on[0] if len(on) == 1 else str(config.get("pooling_mode", mode))
+            normalize |= kind == "Normalize"
+        return cls(mode, normalize=normalize)
+
+    def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """[n, length, dim] and [n, length] to [n, dim]."""
+        if self.mode == "cls":
+            vectors = hidden[:, 0]
+        elif self.mode == "max":
+            vectors = hidden.masked_fill(mask[..., None] == 0, -torch.inf).max(dim=1).values
+        else:
+            weight = mask[..., None].to(hidden.dtype)
+            vectors = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+        return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model directory.
+
+    Raises:
+        ModelLoadError: Its files do not make one.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelLoadError(f"{directory}: its files make no tokenizer ({error})") from error
+
+
+def encode(
+    shell: Shell, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> tuple[list[list[int]], int]:
+    """Token ids of each text, cut to the model's limit, and how many were cut."""
+    limit = min(
+        int(getattr(shell.config, "max_position_embeddings", MAX_LENGTH)),
+        int(tokenizer.model_max_length),
+    )
+    ids = tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
+    n_full = [len(tokens) == limit for tokens in ids]
+    long = [text for text, full in zip(texts, n_full, strict=True) if full]
+    n_cut = sum(len(tokens) > limit for tokens in tokenizer(long)["input_ids"]) if long else 0
+    return [list(tokens) for tokens in ids], n_cut
+
+
+def pad(
+    ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> dict[str, Tensor]:
+    """A batch of token ids, padded to the longest, with its attention mask."""
+    length = max(map(len, ids))
+    filler = tokenizer.pad_token_id or 0
+    rows = torch.full((len(ids), length), filler, dtype=torch.int64)
+    mask = torch.zeros((len(ids), length), dtype=torch.int64)
+    for row, tokens in enumerate(ids):
+        rows[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
+        mask[row, : len(tokens)] = 1
+    return {"input_ids": rows.to(device), "attention_mask": mask.to(device)}
+
+
+def _json(content: bytes | None) -> Any:
+    return None if content is None else json.loads(content)

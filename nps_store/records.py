@@ -1,0 +1,76 @@
+"""From stored records to tensors and patches: the only place that knows both sides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from formats.records import (
+    DenseBits,
+    DenseLevels,
+    Record,
+    SparseLevels,
+    SparseValues,
+    XorBits,
+)
+from nps_store.checkpoint import DTYPES, raw_bytes
+from nps_store.switch import AddAll, AddAt, Patch, Replace, XorAll
+from nps_store.switch.patch import bits_dtype
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def patch_of(record: Record) -> Patch:
+    """The change that a record means for the base tensor it was made against."""
+    match record:
+        case SparseLevels():
+            return AddAt(_tensor(record.positions), _tensor(_sparse_delta(record)))
+        case SparseValues():
+            values = from_bits(record.values, record.dtype).to(torch.float32)
+            return AddAt(_tensor(record.positions), values)
+        case DenseLevels():
+            return AddAll(_tensor(record.levels), _tensor(record.scales))
+        case XorBits():
+            signed = record.bits.view(record.bits.dtype.str.replace("u", "i"))
+            bits = _tensor(record.bits if record.bits.itemsize == 1 else signed)
+            return XorAll(bits.view(bits_dtype(record.bits.itemsize)))
+        case DenseBits():
+            return Replace(from_bits(record.bits, record.dtype))
+
+
+def values_of(record: Record, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor that has no base: the record applied to zeros."""
+    patch = patch_of(record)
+    if isinstance(patch, Replace):
+        return patch.values.to(dtype).reshape(shape)
+    flat = torch.zeros(record.numel, dtype=dtype)
+    if patch.index is None:
+        return patch.new_values(flat).reshape(shape)
+    flat[patch.index] = patch.new_values(flat[patch.index])
+    return flat.reshape(shape)
+
+
+def to_bits(tensor: Tensor) -> NDArray[Any]:
+    """Raw bits of a tensor as flat little-endian unsigned integers of its element size."""
+    return np.frombuffer(raw_bytes(tensor), dtype=f"<u{tensor.element_size()}")
+
+
+def from_bits(bits: NDArray[Any], dtype: str) -> Tensor:
+    """Inverse of `to_bits`, flat."""
+    return torch.frombuffer(bytearray(bits.tobytes()), dtype=DTYPES[dtype])
+
+
+def _sparse_delta(record: SparseLevels) -> NDArray[np.float32]:
+    levels = record.levels.astype(np.float32)
+    if len(record.scales) == 1:
+        return levels * record.scales[0]
+    row = record.positions // (record.numel // len(record.scales))
+    return levels * record.scales[row]
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array.copy())

@@ -1,0 +1,21 @@
+"""Neural parameter search: which elements of a task vector to keep, and with what weight.
+
+Sees arrays and a callable objective; knows no files, no model class and no service.
+"""
+
+from nps_store.search.continuation import Found, Objective, Plan, RateSearch
+from nps_store.search.optimizer import Stopwatch
+from nps_store.search.rule import RULES, Rule
+from nps_store.search.selection import Candidate, Selection
+
+__all__ = [
+    "RULES",
+    "Candidate",
+    "Found",
+    "Objective",
+    "Plan",
+    "RateSearch",
+    "Rule",
+    "Selection",
+    "Stopwatch",
+]

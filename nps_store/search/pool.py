@@ -1,0 +1,159 @@
+"""The elements that some candidate may keep, collected once.
+
+A candidate keeps K elements in all, and in each band those of highest score. So the K best of every
+band are all that any candidate can touch, whatever its weights: the rest of the model never has to
+be looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nps_store.search.rule import Float32, Rule
+from nps_store.search.uniform import uniform
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TaskVectors = Callable[[], Iterator[tuple[str, Float32]]]
+"""Iterates anew over (tensor name, flat float32 task vector) at each call, in the same order."""
+
+_CHUNK = 1 << 20
+# Histograms over the upper half of the float32 bit pattern: monotone for positive numbers, 128 bins
+# an octave, no range to choose.
+_N_BINS = 1 << 15
+_SHIFT = 16
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Candidate elements, ordered by tensor, then position.
+
+    Attributes:
+        rule: The rule that scored them.
+        tensors: Names of the tensors.
+        starts: int64 [n_tensors + 1], each tensor's slice of the arrays below.
+        position: int64 [n], flat index in the tensor.
+        tau: float32 [n], the task vector there.
+        score: float32 [n].
+        band: uint8 [n], 0 is the band of smallest magnitude.
+        numel: Elements of the whole task vector.
+        energy: float64 [n_tensors], each tensor's sum of squares over *all* its elements.
+        max_keep: The most elements that a candidate may keep.
+    """
+
+    rule: Rule
+    tensors: tuple[str, ...]
+    starts: NDArray[np.int64]
+    position: NDArray[np.int64]
+    tau: Float32
+    score: Float32
+    band: NDArray[np.uint8]
+    numel: int
+    energy: NDArray[np.float64]
+    max_keep: int
+
+
+def collect(vectors: TaskVectors, *, rule: Rule, max_keep: int, seed: str) -> Pool:
+    """Stream over the task vector three times and keep what a candidate may need.
+
+    Memory is one tensor plus the pool: at most about `n_bands * max_keep` elements of 17 bytes.
+
+    Args:
+        vectors: The task vector.
+        rule: How elements are scored.
+        max_keep: The most elements that a candidate may keep, at least 1.
+        seed: Names the random numbers; another task must use another seed.
+    """
+    edges = _band_edges(vectors, rule.n_bands)
+    histogram = np.zeros((rule.n_bands, _N_BINS), dtype=np.int64)
+    for chunk in _scored(vectors, rule, seed, edges):
+        cell = _bins(chunk.score) + _N_BINS * chunk.band.astype(np.int64)
+        histogram += np.bincount(cell, minlength=histogram.size).reshape(histogram.shape)
+    cut = np.array([_cut_bin(row, max_keep) for row in histogram])
+
+    tensors: dict[str, list[_Scored]] = {}
+    energy: dict[str, float] = {}
+    numel = 0
+    for chunk in _scored(vectors, rule, seed, edges):
+        chosen = (_bins(chunk.score) >= cut[chunk.band]) & (chunk.score > 0)
+        tensors.setdefault(chunk.tensor, []).append(chunk.where(chosen))
+        energy.setdefault(chunk.tensor, 0.0)
+        energy[chunk.tensor] += float(np.square(chunk.tau, dtype=np.float64).sum())
+        numel += len(chunk.tau)
+    parts = [part for chunks in tensors.values() for part in chunks]
+    sizes = [sum(len(part.tau) for part in chunks) for chunks in tensors.values()]
+    return Pool(
+        rule=rule,
+        tensors=tuple(tensors),
+        starts=np.cumsum([0, *sizes], dtype=np.int64),
+        position=np.concatenate([part.position for part in parts]),
+        tau=np.concatenate([part.tau for part in parts]),
+        score=np.concatenate([part.score for part in parts]),
+        band=np.concatenate([part.band for part in parts]),
+        numel=numel,
+        energy=np.array(list(energy.values())),
+        max_keep=max_keep,
+    )
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A run of elements of one tensor with their scores and bands."""
+
+    tensor: str
+    position: NDArray[np.int64]
+    tau: Float32
+    score: Float32
+    band: NDArray[np.uint8]
+
+    def where(self, mask: NDArray[np.bool_]) -> _Scored:
+        return _Scored(
+            self.tensor, self.position[mask], self.tau[mask], self.score[mask], self.band[mask]
+        )
+
+
+def _scored(vectors: TaskVectors, rule: Rule, seed: str, edges: Float32) -> Iterator[_Scored]:
+    for tensor, flat in vectors():
+        for start in range(0, len(flat), _CHUNK):
+            tau = flat[start : start + _CHUNK]
+            magnitude = np.abs(tau)
+            score = rule.score(magnitude, uniform(seed, tensor, start, len(tau)))
+            band = np.searchsorted(edges, magnitude, side="right").astype(np.uint8)
+            position = np.arange(start, start + len(tau), dtype=np.int64)
+            yield _Scored(tensor, position, tau, score, band)
+
+
+def _band_edges(vectors: TaskVectors, n_bands: int) -> Float32:
+    """Lower edges of bands 1 .. n_bands-1, log-spaced in magnitude below the largest one.
+
+    The lowest edge stands where the magnitudes below it hold 2 % of the energy; elements under it
+    share band 0.
+    """
+    if n_bands == 1:
+        return np.empty(0, dtype=np.float32)
+    count = np.zeros(_N_BINS, dtype=np.int64)
+    for _, flat in vectors():
+        for start in range(0, len(flat), _CHUNK):
+            count += np.bincount(_bins(np.abs(flat[start : start + _CHUNK])), minlength=_N_BINS)
+    magnitude = (np.arange(_N_BINS, dtype=np.uint32) << _SHIFT).view(np.float32)
+    magnitude[~np.isfinite(magnitude)] = 0
+    energy = np.cumsum(count * np.square(magnitude, dtype=np.float64))
+    if energy[-1] == 0:
+        return np.zeros(n_bands - 1, dtype=np.float32)
+    low, high = np.searchsorted(energy, np.array([0.02, 0.9999]) * energy[-1])
+    return np.geomspace(magnitude[low], magnitude[high], n_bands)[:-1].astype(np.float32)
+
+
+def _bins(values: Float32) -> NDArray[np.int64]:
+    return (values.view(np.uint32) >> _SHIFT).astype(np.int64)
+
+
+def _cut_bin(histogram: NDArray[np.int64], max_keep: int) -> int:
+    """The highest bin from which on at least `max_keep` elements lie."""
+    above = np.cumsum(histogram[::-1])
+    return int(_N_BINS - 1 - min(np.searchsorted(above, max_keep), _N_BINS - 1))

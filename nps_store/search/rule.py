@@ -1,0 +1,54 @@
+"""Selection rules: how a task vector element earns its place, and what is stored of it.
+
+Every rule gives each element a *score*; an element of band m is kept iff its score reaches
+`threshold_m`. Re-weighting a band by w_m divides its threshold by w_m, so a candidate of the search
+is nothing but one threshold a band.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One way to select.
+
+    Attributes:
+        name: As in the CLI.
+        dithered: Score |tau|/u, u uniform: kept with probability w*|tau|/step (dithered rounding).
+        random: Score 1/u: kept with the same probability whatever the magnitude (DARE).
+        levels: Stored as sign and integer level with one common scale; else with real values.
+        n_bands: Magnitude bands with a weight each; 1 means nothing to search but the scale.
+        searched: Whether band weights and scale are searched on calibration data.
+    """
+
+    name: str
+    dithered: bool = False
+    random: bool = False
+    levels: bool = False
+    n_bands: int = 1
+    searched: bool = False
+
+    def score(self, magnitude: Float32, u: Float32) -> Float32:
+        """Score per element, float32; 0 where the task vector is 0 (never kept)."""
+        if self.random:
+            return np.where(magnitude > 0, 1 / u, np.float32(0)).astype(np.float32)
+        return magnitude / u if self.dithered else magnitude
+
+
+RULES = {
+    rule.name: rule
+    for rule in (
+        Rule("nps", dithered=True, levels=True, n_bands=6, searched=True),
+        Rule("topk", n_bands=6, searched=True),
+        Rule("dither", dithered=True, levels=True),
+        Rule("dare", random=True),
+        Rule("magnitude"),
+    )
+}

@@ -1,0 +1,146 @@
+"""A candidate: band weights and a scale at a fixed number of kept elements.
+
+The rate is held: whatever the weights, the step is solved so that exactly the asked number of
+elements is kept (up to ties). Only the ratios of the weights matter, therefore.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import bisect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from nps_store.search.pool import Pool
+    from nps_store.search.rule import Float32
+
+MAX_LEVEL = 127
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Parameters of the method: equation (4) of the paper, with the pruning inside.
+
+    Attributes:
+        log_weights: Natural logarithm of each band's weight, float64 [n_bands].
+        log_scale: Natural logarithm of the common scale of all stored values.
+    """
+
+    log_weights: tuple[float, ...]
+    log_scale: float = 0.0
+
+    @classmethod
+    def neutral(cls, n_bands: int) -> Candidate:
+        """All weights and the scale at one."""
+        return cls((0.0,) * n_bands)
+
+    @classmethod
+    def from_vector(cls, x: NDArray[np.float64]) -> Candidate:
+        """From an optimizer's vector: weights relative to their mean, then the scale."""
+        weights = x[:-1] - x[:-1].mean()
+        return cls(tuple(weights.tolist()), float(x[-1]))
+
+    def vector(self) -> NDArray[np.float64]:
+        """The optimizer's vector, float64 [n_bands + 1]."""
+        return np.array([*self.log_weights, self.log_scale])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a candidate keeps and stores.
+
+    Attributes:
+        pool: Where the elements come from.
+        kept: int64 [n], indices into the pool's arrays, increasing.
+        levels: int8 [n] sign and magnitude level, or None where real values are stored.
+        values: float32 [n] to be added to the base.
+        scale: The value of one level (0 where real values are stored).
+    """
+
+    pool: Pool
+    kept: NDArray[np.int64]
+    levels: NDArray[np.int8] | None
+    values: Float32
+    scale: float
+
+    @property
+    def n_kept(self) -> int:
+        """Elements kept."""
+        return len(self.kept)
+
+    @cached_property
+    def bounds(self) -> NDArray[np.int64]:
+        """int64 [n_tensors + 1], each tensor's slice of `kept`."""
+        return np.searchsorted(self.kept, self.pool.starts).astype(np.int64)
+
+    def tensors(self) -> Iterator[tuple[str, slice, NDArray[np.int64]]]:
+        """(tensor name, slice of the kept arrays, positions in the tensor), where any are kept."""
+        for name, start, end in zip(
+            self.pool.tensors, self.bounds[:-1], self.bounds[1:], strict=True
+        ):
+            if end > start:
+                span = slice(int(start), int(end))
+                yield name, span, self.pool.position[self.kept[span]]
+
+
+class Selector:
+    """Turns candidates into selections; keeps each band's scores sorted to do so quickly."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self._sorted = [np.sort(pool.score[pool.band == m]) for m in range(pool.rule.n_bands)]
+
+    def select(self, candidate: Candidate, *, keep: int) -> Selection:
+        """Keep `keep` elements (fewer only where the task vector has fewer non-zero ones)."""
+        pool = self.pool
+        thresholds = self.thresholds(candidate, keep)
+        kept = np.flatnonzero(pool.score >= thresholds[pool.band])
+        tau = pool.tau[kept]
+        scale = float(np.exp(candidate.log_scale))
+        if not pool.rule.levels:
+            weights = np.exp(np.asarray(candidate.log_weights))[pool.band[kept]]
+            if pool.rule.random:
+                scale *= pool.numel / max(len(kept), 1)
+            return Selection(pool, kept, None, (tau * weights * scale).astype(np.float32), 0.0)
+        levels = self._levels(kept, thresholds)
+        # The common value is the one whose projection on the task vector is the task vector's own,
+        # so that scale 1 is unbiased whatever the weights.
+        projection = float(np.abs(tau, dtype=np.float64) @ levels)
+        step = np.float32(scale * float(pool.energy.sum()) / projection if projection else 0.0)
+        signed = np.where(tau < 0, -levels, levels).astype(np.int8)
+        return Selection(pool, kept, signed, signed * step, float(step))
+
+    def thresholds(self, candidate: Candidate, keep: int) -> Float32:
+        """Score each band's elements must reach, so that `keep` are kept in all; float32."""
+        if keep > self.pool.max_keep:
+            raise ValueError(f"keep is {keep}; expected at most {self.pool.max_keep} as collected")
+        weights = np.exp(np.asarray(candidate.log_weights))
+
+        def surplus(log_step: float) -> float:
+            cut = np.float32(np.exp(log_step) / weights)
+            return sum(
+                len(scores) - int(np.searchsorted(scores, edge, side="left"))
+                for scores, edge in zip(self._sorted, cut, strict=True)
+            ) - (keep + 0.5)
+
+        finest, coarsest = -200.0, 80.0
+        if surplus(finest) < 0:
+            return np.zeros(len(weights), dtype=np.float32)
+        log_step = float(bisect(surplus, finest, coarsest, xtol=1e-9))
+        while surplus(log_step) > 0:
+            log_step += 1e-9
+        return np.float32(np.exp(log_step) / weights).astype(np.float32)
+
+    def _levels(self, kept: NDArray[np.int64], thresholds: Float32) -> NDArray[np.int8]:
+        """Dithered rounding: floor(x + 1 - u) with x = w|tau|/step, at least 1 as x >= u."""
+        magnitude = np.abs(self.pool.tau[kept], dtype=np.float64)
+        x = magnitude / thresholds[self.pool.band[kept]]
+        u = magnitude / self.pool.score[kept]
+        return np.clip(np.floor(x + 1 - u), 1, MAX_LEVEL).astype(np.int8)

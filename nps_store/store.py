@@ -1,0 +1,260 @@
+"""A store as its users see it: tasks by name, their weights, their files.
+
+Reading takes no lock. A `Store` shows one generation until `refresh` is called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from formats.container import Container
+from nps_store.checkpoint import DTYPES
+from nps_store.identity import find_base
+from nps_store.records import patch_of, values_of
+from nps_store.switch import Patch, Replace, apply_
+from nps_store.task import Task
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Collection, Iterator, Mapping
+    from types import TracebackType
+
+    from formats.attachments import FileRef
+    from formats.directory import TaskDirectory, TensorEntry
+    from formats.task_reader import TaskReader
+    from nps_store.sources import BaseSource
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a task has at one of its tensors instead of the base's values.
+
+    Attributes:
+        name: The tensor's name in the task.
+        base: The base tensor it derives from; None for a new tensor (a head).
+        patch: The change of the base's values; a `Replace` for a new tensor.
+        rows: Rows appended to the base's, or None.
+    """
+
+    name: str
+    base: str | None
+    patch: Patch | None
+    rows: Tensor | None = None
+
+
+class Store:
+    """One `.nps` file and its base. Use `Store.open`; a context manager.
+
+    Thread-safe, but for `close`: what is being read goes on from the generation it began with.
+    """
+
+    def __init__(self, path: Path, container: Container, base: BaseSource) -> None:
+        self.path = path
+        self.base = base
+        self._container = container
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, base: str | os.PathLike[str] | None = None
+    ) -> Store:
+        """Open the newest generation and identify the base.
+
+        Args:
+            path: The store.
+            base: Directory of an external base; by default where it was at compression.
+
+        Raises:
+            FileNotFoundError: There is no such store.
+            FormatError: The file is damaged or no store.
+            BaseNotFoundError: The base is external and not where it was.
+            BaseMismatchError: The directory holds another base (names the first differing tensor).
+        """
+        container = Container.open(path)
+        try:
+            return cls(Path(path), container, find_base(container, base))
+        except BaseException:
+            container.close()
+            raise
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks, sorted."""
+        return tuple(sorted(self._container.root.tasks))
+
+    @property
+    def generation(self) -> int:
+        """Number of the generation that is shown."""
+        return self._container.generation
+
+    @property
+    def nbytes(self) -> int:
+        """Committed bytes of the file."""
+        return self._container.nbytes
+
+    @property
+    def base_name(self) -> str:
+        """What the base is called where tasks are models."""
+        return str(self._container.base.meta.get("name") or "base")
+
+    def refresh(self) -> bool:
+        """Show the newest generation; True if that is another one than before."""
+        if self._container.newest_generation() == self._container.generation:
+            return False
+        newest = Container.open(self.path)
+        if newest.base.tensors != self._container.base.tensors:
+            self.base = find_base(newest, None)
+        # Not closed: another thread may be reading the old one, which goes with its last reader.
+        self._container = newest
+        return True
+
+    def task(self, name: str) -> Task:
+        """Everything about a task but its weights.
+
+        Raises:
+            TaskNotFoundError: There is no such task.
+        """
+        container = self._container
+        directory = container.directory(name)
+        return Task(directory, container.root.tasks[name], container.base.tensors, self.files(name))
+
+    def files(self, name: str) -> Files:
+        """The task's attached files.
+
+        Raises:
+            TaskNotFoundError: There is no such task.
+        """
+        return Files(self._container, self._container.directory(name).files, self.base)
+
+    def changes(self, name: str) -> Iterator[Change]:
+        """The task's tensors that differ from the base's, one at a time.
+
+        Raises:
+            TaskNotFoundError: There is no such task.
+            FormatError: A section of the task is damaged.
+        """
+        reader = self._container.task_reader(name)
+        for entry in reader:
+            yield self._change(reader, entry)
+
+    def unchanged(self, name: str, only: Collection[str] | None = None) -> Iterator[Change]:
+        """The task's tensors that equal the base's, as changes without a patch.
+
+        Args:
+            name: The task.
+            only: Names to restrict it to, as the task has them.
+        """
+        directory = self._container.directory(name)
+        skipped = {*directory.absent, *(entry.base for entry in directory.tensors)}
+        for index, tensor in enumerate(self._container.base.tensors):
+            full = directory.prefix + tensor.name
+            if index not in skipped and (only is None or full in only):
+                yield Change(full, tensor.name, None)
+
+    def materialize(self, name: str) -> dict[str, Tensor]:
+        """All weights of a task, as its checkpoint would hold them, on the CPU.
+
+        Raises:
+            TaskNotFoundError: There is no such task.
+            FormatError: A section of the task is damaged.
+        """
+        return dict(self.tensors(name))
+
+    def tensors(self, name: str) -> Iterator[tuple[str, Tensor]]:
+        """Like `materialize`, one tensor at a time; peak memory is one tensor and its change."""
+        directory = self._container.directory(name)
+        for change in self.unchanged(name):
+            yield change.name, self.resolve(change, directory)
+        for change in self.changes(name):
+            yield change.name, self.resolve(change, directory)
+
+    def base_tensor(self, name: str, directory: TaskDirectory) -> Tensor:
+        """A base tensor in the dtype that the task works in (a tensor of its own)."""
+        tensor = self.base.tensor(name)
+        if directory.dtype is not None and tensor.is_floating_point():
+            return tensor.to(DTYPES[directory.dtype])
+        return tensor
+
+    def resolve(self, change: Change, directory: TaskDirectory) -> Tensor:
+        """The task's values of one tensor, computed on the CPU."""
+        if change.base is None:
+            if not isinstance(change.patch, Replace):
+                raise TypeError(f"tensor {change.name!r} is new but does not replace")
+            return change.patch.values
+        tensor = self.base_tensor(change.base, directory).clone()
+        if change.patch is not None:
+            apply_([(tensor, change.patch)])
+        return tensor if change.rows is None else torch.cat([tensor, change.rows])
+
+    def close(self) -> None:
+        """Release the file."""
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Store {str(self.path)!r} base={self.base_name} "
+            f"tasks={len(self.tasks)} {self.nbytes} bytes>"
+        )
+
+    def _change(self, reader: TaskReader, entry: TensorEntry) -> Change:
+        record, extra = reader.record(entry), reader.extra(entry)
+        dtype = DTYPES[entry.dtype]
+        if entry.base is None:
+            if record is None:
+                raise ValueError(f"tensor {entry.name!r} has neither base nor record")
+            return Change(entry.name, None, Replace(values_of(record, entry.shape, dtype)))
+        base = self._container.base.tensors[entry.base]
+        rows = None
+        if extra is not None:
+            shape = (entry.shape[0] - base.shape[0], *entry.shape[1:])
+            rows = values_of(extra, shape, dtype)
+        return Change(entry.name, base.name, None if record is None else patch_of(record), rows)
+
+
+class Files:
+    """Attached files of a task, read when asked for."""
+
+    def __init__(self, container: Container, refs: Mapping[str, FileRef], base: BaseSource) -> None:
+        self._container = container
+        self._base = base
+        self.refs = dict(refs)
+
+    def read(self, name: str) -> bytes | None:
+        """Content of a file, or None if the task has none of that name.
+
+        Raises:
+            FormatError: The stored bytes are damaged.
+            MissingFileError: It is stored against a base file that is no longer the same.
+        """
+        ref = self.refs.get(name)
+        if ref is None:
+            return None
+        return self._container.file(ref, base_file=self._from_base)
+
+    def write_to(self, directory: Path) -> None:
+        """Write all files below a directory."""
+        for name in self.refs:
+            target = directory / name
+            if not target.resolve().is_relative_to(directory.resolve()):
+                raise ValueError(f"attached file {name!r} would lie outside {directory}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(self.read(name) or b"")
+
+    def _from_base(self, ref: FileRef) -> bytes:
+        names = [name for name, known in self._container.base.files.items() if known == ref]
+        return self._base.files()[names[0]].read_bytes() if names else b""

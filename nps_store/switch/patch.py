@@ -1,0 +1,151 @@
+"""What a task changes in one tensor, as a function of the tensor's base values.
+
+A patch computes new values and never writes: writing, and what undoes it, is `apply`'s business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Patch(Protocol):
+    """The change of one tensor of `numel` elements, seen flat in C order."""
+
+    @property
+    def index(self) -> Tensor | None:
+        """int64 positions it touches, strictly increasing; None: every position."""
+
+    @property
+    def nbytes(self) -> int:
+        """Resident bytes."""
+
+    def new_values(self, old: Tensor) -> Tensor:
+        """Values to write at `index`, in `old`'s dtype; `old` holds the base's values there."""
+
+    def to(self, device: torch.device | str) -> Patch:
+        """The same patch with its arrays on `device`."""
+
+
+@dataclass(frozen=True)
+class AddAt:
+    """Sparse delta: `round_to_dtype(float32(old) + delta)` at the positions `index`.
+
+    Attributes:
+        index: int64 [n].
+        delta: float32 [n].
+    """
+
+    index: Tensor
+    delta: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Resident bytes."""
+        return self.index.nbytes + self.delta.nbytes
+
+    def new_values(self, old: Tensor) -> Tensor:
+        """The sum, computed in float32 and rounded once to `old`'s dtype."""
+        return _add(old, self.delta)
+
+    def to(self, device: torch.device | str) -> AddAt:
+        """The same patch on `device`."""
+        return AddAt(self.index.to(device), self.delta.to(device))
+
+
+@dataclass(frozen=True)
+class AddAll:
+    """Dense delta: integer levels [numel] times one scale, or one scale a row.
+
+    Attributes:
+        levels: int8 [numel].
+        scales: float32 [1] or [rows], where rows divides numel.
+    """
+
+    levels: Tensor
+    scales: Tensor
+
+    @property
+    def index(self) -> None:
+        """Every position."""
+        return
+
+    @property
+    def nbytes(self) -> int:
+        """Resident bytes."""
+        return self.levels.nbytes + self.scales.nbytes
+
+    def new_values(self, old: Tensor) -> Tensor:
+        """The sum, computed in float32 and rounded once to `old`'s dtype."""
+        rows = self.levels.reshape(self.scales.numel(), -1).to(torch.float32)
+        return _add(old, (rows * self.scales[:, None]).reshape(-1))
+
+    def to(self, device: torch.device | str) -> AddAll:
+        """The same patch on `device`."""
+        return AddAll(self.levels.to(device), self.scales.to(device))
+
+
+@dataclass(frozen=True)
+class XorAll:
+    """Lossless delta: the task's bits are the base's bits xor `bits` (an integer tensor)."""
+
+    bits: Tensor
+
+    @property
+    def index(self) -> None:
+        """Every position."""
+        return
+
+    @property
+    def nbytes(self) -> int:
+        """Resident bytes."""
+        return self.bits.nbytes
+
+    def new_values(self, old: Tensor) -> Tensor:
+        """The task's exact bits, in `old`'s dtype."""
+        return (old.view(self.bits.dtype) ^ self.bits).view(old.dtype)
+
+    def to(self, device: torch.device | str) -> XorAll:
+        """The same patch on `device`."""
+        return XorAll(self.bits.to(device))
+
+
+@dataclass(frozen=True)
+class Replace:
+    """The task's own values, whatever the base holds."""
+
+    values: Tensor
+
+    @property
+    def index(self) -> None:
+        """Every position."""
+        return
+
+    @property
+    def nbytes(self) -> int:
+        """Resident bytes."""
+        return self.values.nbytes
+
+    def new_values(self, old: Tensor) -> Tensor:
+        """The stored values, flat, in `old`'s dtype."""
+        return self.values.reshape(-1).to(old.dtype)
+
+    def to(self, device: torch.device | str) -> Replace:
+        """The same patch on `device`."""
+        return Replace(self.values.to(device))
+
+
+def bits_dtype(itemsize: int) -> torch.dtype:
+    """The integer dtype that views elements of `itemsize` bytes bit by bit."""
+    return _BITS[itemsize]
+
+
+def _add(old: Tensor, delta: Tensor) -> Tensor:
+    if old.dtype == torch.float64:
+        return old + delta.to(torch.float64)
+    return (old.to(torch.float32) + delta).to(old.dtype)

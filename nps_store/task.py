@@ -1,0 +1,78 @@
+"""What is known of a stored task without reading its weights."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from formats.base import BaseTensor
+    from formats.directory import TaskDirectory
+    from formats.index import TaskEntry
+    from nps_store.store import Files
+
+
+class Task:
+    """A stored task.
+
+    Attributes:
+        name: Its name, which is its model id when served.
+        directory: Its tensors and how they are stored.
+        files: Its configuration, tokenizer and the like.
+    """
+
+    def __init__(
+        self,
+        directory: TaskDirectory,
+        entry: TaskEntry,
+        base: Sequence[BaseTensor],
+        files: Files,
+    ) -> None:
+        self.name = directory.name
+        self.directory = directory
+        self.files = files
+        self._entry = entry
+        self._base = base
+
+    @property
+    def content_hash(self) -> str:
+        """Changes whenever anything of the task does."""
+        return self._entry.content_hash
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the task in the store, its directory included (attached files apart)."""
+        return self._entry.nbytes
+
+    @property
+    def dtype(self) -> str:
+        """Dtype of its weights as safetensors names it."""
+        floating = (tensor.dtype for tensor in self._base if tensor.dtype.endswith(("F16", "F32")))
+        return self.directory.dtype or next(floating, "F32")
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Method, settings, measured quality, source."""
+        return dict(self.directory.meta)
+
+    @property
+    def dense_nbytes(self) -> int:
+        """Bytes of the fine-tune's own safetensors file, as it was compressed."""
+        return int(self.meta.get("source", {}).get("nbytes", 0))
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Its `config.json`."""
+        content = self.files.read("config.json")
+        return {} if content is None else dict(json.loads(content))
+
+    @property
+    def created(self) -> str:
+        """When it was compressed (ISO 8601, UTC)."""
+        return str(self.meta.get("created", ""))
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name!r} {self.nbytes} bytes {self.meta.get('method', {})}>"
