@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -68,12 +69,9 @@ class TaskDirectory:
         if self.dtype is not None:
             itemsize(self.dtype)
         derived = {entry.base for entry in self.tensors}
-        in_order = all(a < b for a, b in zip(self.absent, self.absent[1:], strict=False))
-        if (
-            not in_order
-            or not derived.isdisjoint(self.absent)
-            or max(self.absent, default=-1) >= len(base)
-        ):
+        bounded = (-1, *self.absent, len(base))
+        in_order = all(a < b for a, b in itertools.pairwise(bounded))
+        if not in_order or not derived.isdisjoint(self.absent):
             raise MalformedIndexError(
                 "absent tensors must increase, exist and derive nothing",
                 where=f"task {self.name!r}",

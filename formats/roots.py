@@ -64,6 +64,7 @@ def select_root(fd: int) -> RootSelection:
     slots = _read_slots(fd, superblock)
     file_nbytes = os.fstat(fd).st_size
     valid = [pointer for pointer in slots if pointer is not None]
+    valid.sort(key=lambda pointer: pointer.generation, reverse=True)
     for pointer in valid:
         if pointer.committed_nbytes > file_nbytes:
             raise TruncatedError(
@@ -73,7 +74,7 @@ def select_root(fd: int) -> RootSelection:
                 actual=f"{file_nbytes} bytes",
                 hint="restore the file from a copy",
             )
-    newest = max(valid, key=lambda pointer: pointer.generation, default=None)
+    newest = valid[0] if valid else None
     if len(valid) == len(slots) and newest is not None:
         return RootSelection(newest, superblock)
     damaged = tuple(slot for slot, pointer in enumerate(slots) if pointer is None)

@@ -90,7 +90,10 @@ class TaskWriter:
             FormatError: The entry breaks a rule of the format.
         """
         self._require_open()
-        with located(path=self._path, where=f"task {self._name!r}, tensor {name!r}"):
+        with (
+            located(path=self._path, where=f"task {self._name!r}"),
+            located(where=f"tensor {name!r}"),
+        ):
             as_name(name, "tensor name")
             if name in self._entries:
                 raise DuplicateNameError("tensor was already added", actual=repr(name))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from formats.container import Container
-from formats.errors import MissingFileError, NpsError
+from formats.errors import MissingFileError, NpsError, located
 from formats.index import FileRef
 from formats.layout import TRAILER, parse_trailer
 from formats.sections import SectionRef
@@ -132,7 +132,8 @@ class _Verifier:
     @contextmanager
     def _collect(self, where: str) -> Iterator[None]:
         try:
-            yield
+            with located(path=self._path):
+                yield
         except NpsError as error:
             self._report(error.id, where, str(error))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from formats import Container, ContainerWriter
+from formats import Container, ContainerWriter, TaskReader
 from formats.canonical import dump, load
 from formats.checksum import hexdigest
 from formats.dtypes import raw_dtype
@@ -25,6 +25,8 @@ from formats.records import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from formats.directory import TensorEntry
 
 TOKENIZER = b'{"vocab": ["a", "b", "c", "d", "e", "f", "g"]}' * 20
 BASE_SHAPES = {"embed": (6, 8), "layer.weight": (40, 30), "layer.bias": (40,), "scale": ()}
@@ -98,11 +100,10 @@ def add_task(writer: ContainerWriter, name: str, seed: int = 0) -> None:
 
 def set_base(writer: ContainerWriter, storage: str = "external") -> None:
     ref = FileRef(hexdigest(TOKENIZER), len(TOKENIZER))
-    if storage == "embedded":
-        ref = writer.add_file(TOKENIZER)
     tensors = base_tensors()
     writer.set_base(storage=storage, tensors=tensors, files={"tokenizer.json": ref})
     if storage == "embedded":
+        assert writer.add_file(TOKENIZER) == ref
         with writer.base_writer() as base:
             for index, (tensor, bits) in enumerate(zip(tensors, base_bits().values(), strict=True)):
                 base.add(
@@ -152,17 +153,7 @@ def snapshot(path: os.PathLike[str]) -> dict[str, Any]:
         for name in store.root.tasks:
             reader = store.task_reader(name)
             result["tasks"][name] = (
-                [
-                    (
-                        e.name,
-                        e.dtype,
-                        e.shape,
-                        e.base,
-                        plain(reader.record(e)),
-                        plain(_extra(reader, e)),
-                    )
-                    for e in reader
-                ],
+                [_decoded(reader, entry) for entry in reader],
                 reader.directory.absent,
                 reader.directory.meta,
                 {
@@ -173,9 +164,9 @@ def snapshot(path: os.PathLike[str]) -> dict[str, Any]:
         return result
 
 
-def _extra(reader: Any, entry: Any) -> Record | None:
-    extra: Record | None = reader.extra(entry)
-    return extra
+def _decoded(reader: TaskReader, entry: TensorEntry) -> tuple[Any, ...]:
+    record, extra = reader.record(entry), reader.extra(entry)  # noqa: S610
+    return (entry.name, entry.dtype, entry.shape, entry.base, plain(record), plain(extra))
 
 
 def expected_tensors(seed: int) -> list[Any]:
@@ -190,6 +181,11 @@ def expected_tensors(seed: int) -> list[Any]:
         )
         for a in task_records(seed)
     ]
+
+
+def names(folder: Path) -> list[str]:
+    """Names of what lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 def forge(

@@ -48,9 +48,12 @@ def test_key_error_does_not_quote_its_message() -> None:
 
 
 def test_located_adds_path_and_place_once() -> None:
-    with pytest.raises(FormatError) as caught, located(path="outer", where="task 'x'"):
-        with located(path="inner", where="gaps"):
-            raise FormatError("bad")
+    with (
+        pytest.raises(FormatError) as caught,
+        located(path="outer", where="task 'x'"),
+        located(path="inner", where="gaps"),
+    ):
+        raise FormatError("bad")
     assert str(caught.value) == "inner: bad (task 'x', gaps)"
 
 
