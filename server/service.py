@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from nps_store.errors import UnsupportedTaskError
 from server.answering import Answering
 from server.errors import NotReadyError
 from server.residency.budget import Budget
@@ -98,8 +99,11 @@ class Service:
             executor=self._loader,
             metrics=self._metrics,
         )
-        async with table.lease(None):
-            pass
+        try:
+            async with table.lease(None):
+                pass
+        except UnsupportedTaskError as error:
+            logger.warning("tasks are served, the base itself is not: %s", error)
         admission = Admission(
             max_inputs=self._settings.max_queued_inputs,
             max_inputs_per_task=self._settings.max_queued_inputs_per_task,

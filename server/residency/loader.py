@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from formats.errors import ChecksumMismatchError, NpsError
 from formats.errors import TaskNotFoundError as ContainerTaskNotFoundError
-from nps_store.errors import TaskNotFoundError
+from nps_store.errors import TaskNotFoundError, UnsupportedTaskError
 from server.errors import ModelNotFoundError, NotReadyError
 from server.residency.resident import Resident, State
 
@@ -65,13 +65,15 @@ class Loader:
     async def _load(self, resident: Resident) -> None:
         """Load and settle; never raises, since nobody may be waiting any more."""
         try:
-            await self._reserve(resident)
-            began = self._clock()
-            prepared = await asyncio.get_running_loop().run_in_executor(
-                self._executor,
-                partial(self._engine.prepare, resident.task, copy=resident.is_copy),
-            )
-            self._metrics.observe_load(self._clock() - began, prepared.nbytes)
+            resident.is_copy = self._copy_is_free(resident)
+            try:
+                prepared = await self._prepare(resident)
+            except UnsupportedTaskError:
+                # What cannot share the body (a grown vocabulary) may still have one of its own.
+                if resident.is_copy or not self._shelf.budget.copies:
+                    raise
+                resident.is_copy = True
+                prepared = await self._prepare(resident)
             self._settle(resident, prepared)
         except (NotReadyError, *_TASK_GONE) as error:
             self._give_up(resident, error)
@@ -83,6 +85,21 @@ class Loader:
             resident.loading = None
             self._shelf.changed()
 
+    async def _prepare(self, resident: Resident) -> PreparedTask:
+        await self._reserve(resident)
+        began = self._clock()
+        prepared = await asyncio.get_running_loop().run_in_executor(
+            self._executor, partial(self._engine.prepare, resident.task, copy=resident.is_copy)
+        )
+        self._metrics.observe_load(self._clock() - began, prepared.nbytes)
+        return prepared
+
+    def _copy_is_free(self, resident: Resident) -> bool:
+        """Whether a copy of the body fits without anybody leaving."""
+        free = self._shelf.budget.nbytes - self._shelf.used_nbytes
+        wanted = self._shelf.budget.copies and resident.task is not None
+        return wanted and self._engine.base_nbytes <= free
+
     async def _reserve(self, resident: Resident) -> None:
         """Claim bytes for a load, evicting and then waiting for room.
 
@@ -93,8 +110,7 @@ class Loader:
         if resident.task is None:
             return
         name = resident.task
-        free = self._shelf.budget.nbytes - self._shelf.used_nbytes
-        resident.is_copy = self._shelf.budget.copies and self._engine.base_nbytes <= free
+        resident.nbytes = 0
         need = self._engine.base_nbytes if resident.is_copy else self._estimate(resident)
         self._shelf.budget.check(name, need)
         deadline = self._clock() + self._shelf.budget.wait_s

@@ -126,10 +126,14 @@ class ResidencyTable:
     # ------------------------------------------------------------------ store and operator
 
     def sync(self, catalog: Catalog) -> None:
-        """Take over a newer generation: replaced tasks drain, quarantines of old content end."""
+        """Take over a newer generation: replaced tasks drain and quarantines end.
+
+        Every quarantine ends, since damage is mended by writing the same content again; what is
+        still damaged is found out by the next request for it.
+        """
         self._shelf.catalog = catalog
         for task, resident in list(self._shelf.current.items()):
-            if not self._shelf.is_current(resident):
+            if not self._shelf.is_current(resident) or resident.state is State.FAILED:
                 self._shelf.leave(task)
         self._loader.forget_sizes()
         self._shelf.pinned &= {None, *catalog.tasks}

@@ -53,3 +53,11 @@ def assert_error(
     assert error["message"]
     assert error["type"].endswith("_error")
     return error["message"]
+
+
+def metric(client: TestClient, line: str) -> float:
+    """Value of the sample that `line` names, labels included; 0 where there is none yet."""
+    for found in client.get("/metrics").text.splitlines():
+        if found.startswith(line + " "):
+            return float(found.rsplit(" ", 1)[1])
+    return 0.0

@@ -12,19 +12,12 @@ import pytest
 
 from server.app import create_app
 from server.settings import Settings
-from tests.server.conftest import assert_error, serving, wait_until
+from tests.server.conftest import assert_error, metric, serving, wait_until
 from tests.server.toy import ToyEngine, ToyTask
 
 
 def classify(client, model: str, text: str = "a"):
     return client.post("/classify", json={"model": model, "input": text})
-
-
-def metric(client, line: str) -> float:
-    for found in client.get("/metrics").text.splitlines():
-        if found.startswith(line + " "):
-            return float(found.rsplit(" ", 1)[1])
-    return 0.0
 
 
 def test_mixed_requests_get_their_own_tasks_answers(toy):

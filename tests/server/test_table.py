@@ -164,6 +164,23 @@ def test_copies_are_made_where_a_whole_one_fits_and_patches_elsewhere(toy):
     run(toy, scenario, nbytes=2500, copies=True)
 
 
+def test_what_cannot_share_the_body_gets_a_copy_where_copies_are_wanted(toy):
+    toy.needs_copy = "role"
+
+    async def scenario(table):
+        await touch(table, "section")
+        await touch(table, "role")  # somebody has to leave for it
+        assert table.state("section") is State.ABSENT
+        assert {r.task: r.is_copy for r in table if r.task} == {"role": True}
+
+    async def refused(table):
+        with pytest.raises(UnsupportedTaskError, match="needs a copy"):
+            await touch(table, "role")
+
+    run(toy, scenario, nbytes=1000, copies=True)
+    run(toy, refused, copies=False)
+
+
 def test_a_replaced_task_drains_while_new_requests_get_the_new_version(toy):
     async def scenario(table):
         async with table.lease("section") as old:
@@ -204,7 +221,7 @@ def test_a_removed_task_is_unknown_at_once(toy):
     run(toy, scenario)
 
 
-def test_damage_is_quarantined_until_the_content_changes(toy):
+def test_damage_is_quarantined_until_the_store_changes(toy):
     toy.prepare_errors["role"] = ChecksumMismatchError("section 3 is damaged")
 
     async def scenario(table):
@@ -213,17 +230,18 @@ def test_damage_is_quarantined_until_the_content_changes(toy):
                 await touch(table, "role")
         assert table.state("role") is State.FAILED
         assert await touch(table, "section") == "section@1"
-        toy.prepare_errors.clear()
-        table.sync(toy.catalog())  # the same content: still quarantined
-        with pytest.raises(TaskQuarantinedError):
-            await touch(table, "role")
-        toy.put(ToyTask("role", "role@2", 5.0, ("x",)))
         table.sync(toy.catalog())
-        assert await touch(table, "role") == "role@2"
+        with pytest.raises(TaskQuarantinedError):
+            await touch(table, "role")  # looked at again: still damaged
+        toy.prepare_errors.clear()
+        with pytest.raises(TaskQuarantinedError):
+            await touch(table, "role")  # not looked at without a new generation
+        table.sync(toy.catalog())
+        assert await touch(table, "role") == "role@1"
 
     metrics = run(toy, scenario)
-    assert toy.prepared.count("role") == 2
-    assert sample(metrics, "nps_checksum_failures_total") == 1
+    assert toy.prepared.count("role") == 3
+    assert sample(metrics, "nps_checksum_failures_total") == 2
 
 
 def test_an_operator_can_end_a_quarantine(toy):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nps_store.errors import UnsupportedTaskError
 from server.engines import Catalog, Kind, TaskInfo, TokenIds
 from server.errors import BadRequestError
 
@@ -53,6 +54,7 @@ class ToyEngine:
     switch_error: Exception | None = None
     run_errors: dict[str | None, Exception] = field(default_factory=dict)
     is_consistent: bool = True
+    needs_copy: str | None = None
     _seen: int = 1
 
     def __post_init__(self) -> None:
@@ -103,6 +105,8 @@ class ToyEngine:
             raise self.prepare_errors[task]
         if task is None:
             return ToyTask(None, "", 0.0, nbytes=0)
+        if task == self.needs_copy and not copy:
+            raise UnsupportedTaskError(f"{task} needs a copy")
         found = self.tasks[task]
         return replace(found, is_copy=copy, nbytes=self.base_nbytes if copy else found.nbytes)
 
