@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
+from formats.base import BaseTensor
 from formats.container import Container
 from nps_store.checkpoint import DTYPES
 from nps_store.identity import find_base
@@ -100,6 +101,11 @@ class Store:
     def base_name(self) -> str:
         """What the base is called where tasks are models."""
         return str(self._container.base.meta.get("name") or "base")
+
+    @property
+    def base_tensors(self) -> tuple[BaseTensor, ...]:
+        """Names, shapes, dtypes and hashes of the base's tensors."""
+        return self._container.base.tensors
 
     def refresh(self) -> bool:
         """Show the newest generation; True if that is another one than before."""

@@ -3,12 +3,13 @@
 Sees arrays and a callable objective; knows no files, no model class and no service.
 """
 
-from nps_store.search.continuation import Found, Objective, Plan, RateSearch
+from nps_store.search.continuation import MAX_KEEP, Found, Objective, Plan, RateSearch
 from nps_store.search.optimizer import Stopwatch
 from nps_store.search.rule import RULES, Rule
 from nps_store.search.selection import Candidate, Selection
 
 __all__ = [
+    "MAX_KEEP",
     "RULES",
     "Candidate",
     "Found",

@@ -125,7 +125,7 @@ class RateSearch:
         """
         keep = self._plan.start_keep
         found = self._rung(keep, self._first(keep), target)
-        while found.check < target and keep < MAX_KEEP and not self._clock.over:
+        while found.check < target and keep < MAX_KEEP:
             keep = min(2 * keep, MAX_KEEP)
             found = self._rung(keep, self._first(keep), target)
         if found.check < target:
@@ -139,6 +139,10 @@ class RateSearch:
             else:
                 factor = factor**0.5
         return found
+
+    def unsearched(self, keep: float) -> Selection:
+        """What is kept at a fraction with all weights at one."""
+        return self._select(keep)
 
     def resize(self, found: Found, keep: float) -> Found:
         """The same candidate at a smaller kept fraction, without further search."""

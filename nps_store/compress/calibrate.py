@@ -1,0 +1,196 @@
+"""A fine-tune's model on its calibration data: the objective of the search, and measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from nps_store.calibration import Examples, Outputs, Quality, Row, Runner, gain_kept, split_rows
+from nps_store.calibration.quality import Float64, gain_lost
+from nps_store.compress.options import Measure, Options
+from nps_store.errors import CalibrationError
+from nps_store.modeling import Body, Shell
+from nps_store.modeling.live import bind
+from nps_store.modeling.shell import Pooling, load_tokenizer
+from nps_store.sources import GrownBase
+from nps_store.switch import AddAt, Replace, apply_, revert_
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nps_store.compress.fine_tune import FineTune
+    from nps_store.search import Selection
+    from nps_store.store import Change, Store
+
+SPLIT = (0.5, 0.25, 0.25)
+"""Shares of the calibration rows for the search, the check of the target, and the measurement."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the data with the outputs that frame the quality."""
+
+    runner: Runner
+    dense: Outputs
+    base: Outputs
+
+
+class Calibration:
+    """The live model of one fine-tune on its calibration rows.
+
+    Implements the search's `Objective`: candidates are applied to the live body and reverted by the
+    same functions that serving uses.
+
+    Attributes:
+        measure: What the quality is measured in: the loss where every row has a label, else KL.
+    """
+
+    def __init__(self, fine_tune: FineTune, rows: list[Row], options: Options) -> None:
+        """Load the base's body, run base and dense fine-tune once on all rows.
+
+        Raises:
+            CalibrationError: Too few rows, or labels that the head lacks.
+            UnsupportedTaskError: The model can be stored, but not run here.
+        """
+        if len(rows) < 2:
+            raise CalibrationError(
+                f"task {fine_tune.name!r}: {len(rows)} calibration examples; expected at least 2, "
+                "one to search on and one to check with"
+            )
+        self._fine_tune = fine_tune
+        self._options = options
+        self._shell = self._build()
+        tokenizer = load_tokenizer(fine_tune.checkpoint.path)
+        parts = split_rows(rows, SPLIT, seed=options.seed)
+        self.n_truncated = 0
+        runners = []
+        for part in parts:
+            # With very few rows a part may be empty; the search's rows then serve for it too.
+            examples = Examples.of(
+                part or parts[0] or rows, self._shell, tokenizer, where=f"task {fine_tune.name!r}"
+            )
+            self.n_truncated += examples.n_truncated
+            runners.append(Runner(self._shell, tokenizer, examples))
+        base = [runner() for runner in runners]
+        dense = self._with(fine_tune.dense_changes(), _own_values, runners)
+        self._search, self._checked, self._measured = (
+            Part(*part) for part in zip(runners, dense, base, strict=True)
+        )
+        has_labels = all(outputs.labels is not None for outputs in base)
+        self.measure: Measure = "loss" if has_labels else "distill"
+        if options.objective != "distill" and not has_labels:
+            raise CalibrationError(
+                f"task {fine_tune.name!r}: objective {options.objective!r} needs a label on every "
+                "calibration row; use distill"
+            )
+        self._search_losses = self._losses(self._search)
+
+    def loss(self, selection: Selection) -> float:
+        """Share of the gain lost on the search rows, in the objective's own measure."""
+        (outputs,) = self._try(selection, [self._search.runner])
+        losses = outputs.losses(self._options.objective, self._search.dense)
+        return gain_lost(losses, *self._search_losses)
+
+    def check(self, selection: Selection) -> float:
+        """Share of the gain kept on the rows set aside to check the target."""
+        (outputs,) = self._try(selection, [self._checked.runner])
+        losses = (o.losses(self.measure, self._checked.dense) for o in
+                  (outputs, self._checked.dense, self._checked.base))
+        return 1 - gain_lost(*losses)
+
+    def quality_of(self, selection: Selection) -> Quality:
+        """Like `check`, with its interval."""
+        (outputs,) = self._try(selection, [self._checked.runner])
+        return self._quality(outputs, self._checked)
+
+    def measure_stored(self, store: Store) -> Quality:
+        """Quality of the task as a store holds it, on rows that neither search nor check saw."""
+        name = self._fine_tune.name
+        directory = store.task(name).directory
+        changes = [*store.changes(name), *store.unchanged(name, self._shell.head)]
+        resolve = partial(store.resolve, directory=directory)
+        (outputs,) = self._with(changes, resolve, [self._measured.runner])
+        return self._quality(outputs, self._measured)
+
+    def _build(self) -> Shell:
+        fine_tune, config = self._fine_tune, self._fine_tune.checkpoint.config
+        rows = fine_tune.rows()
+        source = GrownBase(fine_tune.base, rows, config) if rows else fine_tune.base
+        dtype = self._options.torch_dtype
+        body = Body(source, device=self._options.device, dtype=dtype)
+        files = fine_tune.checkpoint.files()
+        read = lambda name: files[name].read_bytes() if name in files else None  # noqa: E731
+        shell = Shell(config, body, pooling=Pooling.from_files(read))
+        self._task_names = {base_name: name for name, base_name in fine_tune.pairs}
+        base_names = {name: base_name for base_name, name in self._task_names.items()}
+        shell.load_head_(
+            {
+                name: fine_tune.base_tensor(base_names[name])
+                if name in base_names
+                else fine_tune.checkpoint.tensor(name)
+                for name in shell.head
+            }
+        )
+        return shell
+
+    def _live(self, base_name: str) -> Tensor:
+        name = self._task_names[base_name]
+        live = self._shell.body_tensor(name)
+        return self._shell.head[name] if live is None else live
+
+    def _quality(self, outputs: Outputs, part: Part) -> Quality:
+        return gain_kept(
+            outputs,
+            dense=part.dense,
+            base=part.base,
+            measure=self.measure,
+            seed=self._options.seed,
+        )
+
+    def _losses(self, part: Part) -> tuple[Float64, Float64]:
+        measure = self._options.objective
+        return part.dense.losses(measure, part.dense), part.base.losses(measure, part.dense)
+
+    def _try(self, selection: Selection, runners: list[Runner]) -> list[Outputs]:
+        device = self._shell.body.device
+        changes = [
+            (
+                self._live(base_name),
+                AddAt(
+                    torch.from_numpy(positions).to(device),
+                    torch.from_numpy(selection.values[span]).to(device),
+                ),
+            )
+            for base_name, span, positions in selection.tensors()
+        ]
+        log = apply_(changes)
+        try:
+            return [runner() for runner in runners]
+        finally:
+            revert_(log)
+
+    def _with(
+        self,
+        changes: Iterable[Change],
+        resolve: Callable[[Change], Tensor],
+        runners: list[Runner],
+    ) -> list[Outputs]:
+        """Outputs with a task's own tensors in place, its head included."""
+        head = {name: tensor.clone() for name, tensor in self._shell.head.items()}
+        pairs = bind(self._shell, changes, resolve)
+        log = apply_((tensor, patch.to(tensor.device)) for tensor, patch in pairs)
+        try:
+            return [runner() for runner in runners]
+        finally:
+            revert_(log)
+            self._shell.load_head_(head)
+
+
+def _own_values(change: Change) -> Tensor:
+    if not isinstance(change.patch, Replace):
+        raise TypeError(f"tensor {change.name!r} of a dense fine-tune must be whole")
+    return change.patch.values

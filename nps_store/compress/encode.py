@@ -1,0 +1,128 @@
+"""From a selection to the records that are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from formats.records import (
+    DenseBits,
+    DenseLevels,
+    Record,
+    SparseLevels,
+    SparseValues,
+    XorBits,
+)
+from nps_store.checkpoint import DTYPES
+from nps_store.compress.fine_tune import FineTune
+from nps_store.records import to_bits
+from nps_store.search import Selection
+
+DENSE_SHARE = 0.3
+"""From this share of kept elements on, levels are stored densely: positions would cost more."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One tensor as it goes into a store; fields as in `formats.task_writer.TaskWriter.add`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    base: int | None
+    record: Record | None
+    extra: Record | None = None
+
+
+def encode(fine_tune: FineTune, selection: Selection | None) -> Iterator[Encoded]:
+    """All tensors of a task that differ from the base's.
+
+    Args:
+        fine_tune: What to encode.
+        selection: What to keep of the task vector, or None to encode losslessly.
+
+    Raises:
+        NonFiniteWeightError: A tensor holds NaN or Inf.
+    """
+    index = {name: number for number, name in enumerate(fine_tune.base.names)}
+    kept = {} if selection is None else dict(_sparse_records(fine_tune, selection))
+    grown = {base_name for _, base_name in fine_tune.alignment.grown}
+    rows = fine_tune.rows()
+    for name, base_name in sorted((*fine_tune.alignment.shared, *fine_tune.alignment.grown)):
+        exact = selection is None or not DTYPES[fine_tune.base.dtype(base_name)].is_floating_point
+        if exact and fine_tune.checkpoint.dtype(name) != fine_tune.base.dtype(base_name):
+            yield _whole(fine_tune, name)  # stored as a new tensor: nothing to derive it from
+            continue
+        record = _xor(fine_tune, name, base_name) if exact else kept.get(base_name)
+        extra = None
+        if base_name in grown:
+            extra = _own(rows[base_name], exact=exact)
+        if record is not None or extra is not None:
+            dtype = fine_tune.work_dtype(base_name)
+            shape = fine_tune.checkpoint.shape(name)
+            yield Encoded(name, dtype, shape, index[base_name], record, extra)
+    for name in fine_tune.alignment.new:
+        tensor = fine_tune.checkpoint.tensor(name)
+        record = _own(tensor, exact=selection is None)
+        yield Encoded(name, fine_tune.checkpoint.dtype(name), tuple(tensor.shape), None, record)
+
+
+def absent(fine_tune: FineTune, *, exact: bool) -> tuple[int, ...]:
+    """Indices of base tensors from which nothing of the task derives, increasing."""
+    index = {name: number for number, name in enumerate(fine_tune.base.names)}
+    gone = {index[name] for name in fine_tune.alignment.absent}
+    for name, base_name in (*fine_tune.alignment.shared, *fine_tune.alignment.grown):
+        floating = DTYPES[fine_tune.base.dtype(base_name)].is_floating_point
+        same = fine_tune.checkpoint.dtype(name) == fine_tune.base.dtype(base_name)
+        if (exact or not floating) and not same:
+            gone.add(index[base_name])
+    return tuple(sorted(gone))
+
+
+def _sparse_records(
+    fine_tune: FineTune, selection: Selection
+) -> Iterator[tuple[str, SparseLevels | SparseValues | DenseLevels]]:
+    for base_name, span, positions in selection.tensors():
+        numel = int(np.prod(fine_tune.base.shape(base_name), dtype=np.int64))
+        if selection.levels is None:
+            values = torch.from_numpy(selection.values[span]).to(torch.bfloat16)
+            yield base_name, SparseValues(numel, positions, to_bits(values), "BF16")
+            continue
+        levels = selection.levels[span]
+        scales = np.array([selection.scale], dtype=np.float32)
+        if len(levels) < DENSE_SHARE * numel:
+            yield base_name, SparseLevels(numel, positions, levels, scales)
+        else:
+            dense = np.zeros(numel, dtype=np.int8)
+            dense[positions] = levels
+            yield base_name, DenseLevels(numel, dense, scales)
+
+
+def _xor(fine_tune: FineTune, name: str, base_name: str) -> XorBits | None:
+    base = to_bits(fine_tune.base.tensor(base_name))
+    bits = to_bits(fine_tune.checkpoint.tensor(name))[: len(base)] ^ base
+    if not bits.any():
+        return None
+    return XorBits(len(bits), bits, fine_tune.base.dtype(base_name))
+
+
+def _whole(fine_tune: FineTune, name: str) -> Encoded:
+    tensor = fine_tune.checkpoint.tensor(name)
+    dtype = fine_tune.checkpoint.dtype(name)
+    record = DenseBits(tensor.numel(), to_bits(tensor), dtype)
+    return Encoded(name, dtype, tuple(tensor.shape), None, record)
+
+
+def _own(tensor: Tensor, *, exact: bool) -> DenseBits | DenseLevels:
+    """A tensor that no base helps with: matrices in int8 with one scale a row, the rest as it is."""
+    if exact or tensor.ndim < 2 or not tensor.is_floating_point():
+        names = {dtype: name for name, dtype in DTYPES.items()}
+        return DenseBits(tensor.numel(), to_bits(tensor), names[tensor.dtype])
+    rows = tensor.to(torch.float32).reshape(len(tensor), -1)
+    scales = (rows.abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    levels = torch.round(rows / scales[:, None]).to(torch.int8)
+    return DenseLevels(tensor.numel(), levels.reshape(-1).numpy(), scales.numpy())

@@ -1,0 +1,118 @@
+"""A fine-tune beside its base: which tensors differ, and by what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+import torch
+import xxhash
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nps_store.alignment import Alignment, align
+from nps_store.checkpoint import DTYPES, Checkpoint, tensor_hash
+from nps_store.errors import ShapeMismatchError, UnrelatedModelError
+from nps_store.sources import BaseSource, has_head
+from nps_store.store import Change
+from nps_store.switch import Replace
+
+
+class FineTune:
+    """One fine-tune aligned with its base.
+
+    Attributes:
+        name: Of the task.
+        checkpoint: Its directory.
+        base: What it is a fine-tune of.
+        alignment: Which tensor is which.
+    """
+
+    def __init__(
+        self, name: str, checkpoint: Checkpoint, base: BaseSource, *, dtype: str | None = None
+    ) -> None:
+        """Align and check names and shapes; weights are not read.
+
+        Args:
+            name: Of the task.
+            checkpoint: Its directory.
+            base: What it is a fine-tune of.
+            dtype: Floating dtype to work in, where it is not the base's.
+
+        Raises:
+            UnrelatedModelError: It is no fine-tune of this base.
+            ShapeMismatchError: A body tensor has another shape.
+        """
+        self.name = name
+        self.checkpoint = checkpoint
+        self.base = base
+        self.dtype = dtype
+        try:
+            self.alignment: Alignment = align(base, checkpoint, base_has_head=has_head(base.config))
+        except (UnrelatedModelError, ShapeMismatchError) as error:
+            raise type(error)(f"{checkpoint.path}: {error}") from error
+
+    def work_dtype(self, base_name: str) -> str:
+        """Dtype in which a tensor of the base is stored for this task."""
+        own = self.base.dtype(base_name)
+        return self.dtype if self.dtype and DTYPES[own].is_floating_point else own
+
+    def base_tensor(self, base_name: str) -> Tensor:
+        """A base tensor in the dtype the task works in."""
+        return self.base.tensor(base_name).to(DTYPES[self.work_dtype(base_name)])
+
+    @cached_property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """(task name, base name) of floating tensors that have a delta, in the base's order."""
+        both = (*self.alignment.shared, *self.alignment.grown)
+        floating = (
+            (name, base_name)
+            for name, base_name in both
+            if DTYPES[self.base.dtype(base_name)].is_floating_point
+        )
+        order = {name: index for index, name in enumerate(self.base.names)}
+        return tuple(sorted(floating, key=lambda pair: order[pair[1]]))
+
+    def vectors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """The task vector: (base name, flat float32), one tensor at a time.
+
+        Raises:
+            NonFiniteWeightError: A tensor holds NaN or Inf.
+        """
+        for name, base_name in self.pairs:
+            base = self.base_tensor(base_name).to(torch.float32)
+            tensor = self.checkpoint.tensor(name).to(torch.float32)[: len(base) if base.ndim else None]
+            yield base_name, (tensor - base).reshape(-1).numpy()
+
+    def rows(self) -> dict[str, Tensor]:
+        """Rows appended to the base's tensors, by base name."""
+        return {
+            base_name: self.checkpoint.tensor(name)[self.base.shape(base_name)[0] :]
+            for name, base_name in self.alignment.grown
+        }
+
+    def dense_changes(self) -> Iterator[Change]:
+        """Every tensor of the fine-tune as it is."""
+        base_of = dict((*self.alignment.shared, *self.alignment.grown))
+        for name in self.checkpoint.names:
+            yield Change(name, base_of.get(name), Replace(self.checkpoint.tensor(name)))
+
+    def hash(self) -> str:
+        """xxh3-128 over names and hashes of all tensors: which fine-tune this is.
+
+        Raises:
+            NonFiniteWeightError: A tensor holds NaN or Inf.
+        """
+        digest = xxhash.xxh3_128()
+        for name in self.checkpoint.names:
+            digest.update(f"{name}\0{tensor_hash(self.checkpoint.tensor(name))}\n".encode())
+        return digest.hexdigest()
+
+    def dense_nbytes(self) -> int:
+        """Bytes of the fine-tune's weights as they are."""
+        return sum(
+            int(np.prod(self.checkpoint.shape(name), dtype=np.int64))
+            * DTYPES[self.checkpoint.dtype(name)].itemsize
+            for name in self.checkpoint.names
+        )

@@ -1,0 +1,114 @@
+"""What a user may ask of a compression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from nps_store.checkpoint import DTYPES
+from nps_store.errors import BadOptionError
+from nps_store.search import RULES
+
+Measure = Literal["distill", "loss", "accuracy"]
+DEFAULT_TARGETS = {True: 0.99, False: 0.98}
+"""Default quality target with labels (share of the loss gain) and without (share of the KL)."""
+SAFE_KEEP = 0.04
+"""Kept fraction where there is no calibration data to measure anything on."""
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """A fine-tune to store.
+
+    Attributes:
+        name: Of the task.
+        directory: Its Hugging Face directory.
+        calibration: JSON lines to calibrate on, or None.
+    """
+
+    name: str
+    directory: Path
+    calibration: Path | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compress. At most one of target, keep and max_nbytes.
+
+    Attributes:
+        method: nps, topk, dither, dare, magnitude or exact.
+        target: Share of the fine-tune's gain to keep.
+        keep: Fraction of elements to keep.
+        max_nbytes: Bytes a task may take, everything included.
+        objective: What the search minimises.
+        dtype: Dtype to compress for ("BF16"), where it is not the base's.
+        seed: Of dither, search and data split.
+        evaluations: Model evaluations of the search a rate.
+        search_seconds: Wall-clock budget of the search a task.
+        device: Where the model runs during calibration.
+    """
+
+    method: str = "nps"
+    target: float | None = None
+    keep: float | None = None
+    max_nbytes: int | None = None
+    objective: Measure = "distill"
+    dtype: str | None = None
+    seed: int = 0
+    evaluations: int = 60
+    search_seconds: float | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Check the options against each other.
+
+        Raises:
+            BadOptionError: They contradict each other or lie out of range.
+        """
+        asked = [self.target, self.keep, self.max_nbytes]
+        if sum(value is not None for value in asked) > 1:
+            raise BadOptionError("give at most one of --target, --keep and --max-bytes")
+        if self.method != "exact" and self.method not in RULES:
+            known = ", ".join([*RULES, "exact"])
+            raise BadOptionError(f"method is {self.method!r}; expected one of {known}")
+        if self.method == "exact" and any(value is not None for value in asked):
+            raise BadOptionError("--method exact is lossless: it takes no target, keep or size")
+        for name, value in (("--target", self.target), ("--keep", self.keep)):
+            if value is not None and not 0 < value <= 1:
+                raise BadOptionError(f"{name} is {value}; expected a number in (0, 1]")
+        if self.max_nbytes is not None and self.max_nbytes <= 0:
+            raise BadOptionError(f"--max-bytes is {self.max_nbytes}; expected a positive number")
+        if self.dtype is not None and self.dtype not in {"F32", "F16", "BF16"}:
+            raise BadOptionError(f"--dtype is {self.dtype!r}; expected F32, F16 or BF16")
+
+    @property
+    def torch_dtype(self) -> object | None:
+        """The dtype as torch names it."""
+        return None if self.dtype is None else DTYPES[self.dtype]
+
+
+class Progress(Protocol):
+    """Listens to a compression."""
+
+    def stage(self, task: str, what: str) -> None:
+        """A task enters a stage."""
+
+    def trial(self, task: str, keep: float, loss: float, count: int) -> None:
+        """A candidate was evaluated."""
+
+    def note(self, task: str, text: str) -> None:
+        """Something worth telling."""
+
+
+class Silent:
+    """Listens and says nothing."""
+
+    def stage(self, task: str, what: str) -> None:
+        """Ignored."""
+
+    def trial(self, task: str, keep: float, loss: float, count: int) -> None:
+        """Ignored."""
+
+    def note(self, task: str, text: str) -> None:
+        """Ignored."""

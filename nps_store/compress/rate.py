@@ -1,0 +1,101 @@
+"""How much of a task vector to keep: by target, by fraction or by bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from nps_store.compress.calibrate import Calibration
+from nps_store.compress.fine_tune import FineTune
+from nps_store.compress.options import DEFAULT_TARGETS, SAFE_KEEP, Options, Progress
+from nps_store.errors import BudgetTooSmallError
+from nps_store.search import MAX_KEEP, RULES, Found, Plan, RateSearch, Selection, Stopwatch
+
+MIN_KEEP = 1e-5
+"""No budget is worth going below: a handful of elements a layer."""
+
+
+def choose(
+    fine_tune: FineTune,
+    calibration: Calibration | None,
+    options: Options,
+    *,
+    nbytes_of: Callable[[Selection], int],
+    progress: Progress,
+) -> tuple[Found, dict[str, object]]:
+    """Decide what to keep.
+
+    Args:
+        fine_tune: The task.
+        calibration: Its live model, or None where there are no data.
+        options: What the user asked.
+        nbytes_of: Bytes that a selection takes in a store, everything included.
+        progress: Told of trials and of an early end.
+
+    Returns:
+        What to keep, and what to note of how it was found.
+
+    Raises:
+        BudgetTooSmallError: Not even the smallest selection fits `max_nbytes`.
+    """
+    search = RateSearch(
+        fine_tune.vectors,
+        RULES[options.method],
+        calibration,
+        plan=Plan(evaluations=options.evaluations, seed=options.seed),
+        seed=f"{options.seed}:{fine_tune.name}",
+        stopwatch=Stopwatch(options.search_seconds),
+        report=lambda keep, loss, count: progress.trial(fine_tune.name, keep, loss, count),
+    )
+    target = options.target
+    if options.max_nbytes is not None:
+        found = _within(search, options.max_nbytes, nbytes_of)
+    elif options.keep is not None:
+        found = search.at_keep(options.keep)
+    elif calibration is None:
+        progress.note(fine_tune.name, f"no calibration data: the safe rate {SAFE_KEEP:g} is kept")
+        found = search.at_keep(SAFE_KEEP)
+    else:
+        target = target or DEFAULT_TARGETS[calibration.measure == "loss"]
+        found = search.at_quality(target)
+    return found, {"target": target, "n_evaluations": search.n_evaluations}
+
+
+def _within(search: RateSearch, budget: int, nbytes_of: Callable[[Selection], int]) -> Found:
+    """The richest rate within a byte budget: sized without search, searched, then trimmed to fit."""
+    keep = _keep_for(search.unsearched, budget, nbytes_of)
+    found = search.at_keep(keep)
+    while nbytes_of(found.selection) > budget:
+        keep *= 0.99
+        if keep < MIN_KEEP:
+            raise _too_small(budget, nbytes_of(found.selection))
+        found = replace(search.resize(found, keep), loss=found.loss)
+    return found
+
+
+def _keep_for(
+    select: Callable[[float], Selection], budget: int, nbytes_of: Callable[[Selection], int]
+) -> float:
+    """The largest fraction that fits, approached from below: the pool grows with the fraction."""
+    least = nbytes_of(select(MIN_KEEP))
+    if least > budget:
+        raise _too_small(budget, least)
+    low, high = MIN_KEEP, 4 * MIN_KEEP
+    while nbytes_of(select(high)) <= budget:
+        low, high = high, 4 * high
+        if high > MAX_KEEP:
+            return low
+    while high / low > 1.01:
+        middle = (low * high) ** 0.5
+        if nbytes_of(select(middle)) <= budget:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _too_small(budget: int, least: int) -> BudgetTooSmallError:
+    return BudgetTooSmallError(
+        f"no encoding of the task fits {budget} bytes: its head, files and index alone with a few "
+        f"kept elements take {least}; give a larger --max-bytes"
+    )

@@ -1,0 +1,118 @@
+"""Putting an encoded task into a container, and trying that out beside it first."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from formats.container import Container
+from formats.files import file_ref
+from formats.records import DenseBits
+from formats.writer import ContainerWriter
+from nps_store.identity import describe
+from nps_store.records import to_bits
+from nps_store.store import Store
+
+if TYPE_CHECKING:
+    from formats.base import BaseTensor
+    from formats.index import TaskEntry
+    from nps_store.compress.encode import Encoded
+    from nps_store.compress.fine_tune import FineTune
+    from nps_store.sources import BaseSource
+
+
+class TaskSink:
+    """Writes tasks of one base into a container, or into a scratch container to look at them."""
+
+    def __init__(self, base: BaseSource, tensors: tuple[BaseTensor, ...]) -> None:
+        self._base = base
+        self._tensors = tensors
+
+    @classmethod
+    def of(cls, base: BaseSource) -> TaskSink:
+        """Reads the base once, for its identity."""
+        return cls(base, describe(base))
+
+    def set_base(
+        self, writer: ContainerWriter, *, embed: bool, name: str, path_hint: str | None
+    ) -> None:
+        """Record the base in a new container, with its weights where it is embedded."""
+        files = {}
+        for file_name, path in self._base.files().items():
+            content = path.read_bytes()
+            files[file_name] = writer.add_file(content) if embed else file_ref(content)
+        writer.set_base(
+            storage="embedded" if embed else "external",
+            tensors=self._tensors,
+            files=files,
+            path_hint=path_hint,
+            meta={"name": name},
+        )
+        if embed:
+            with writer.base_writer() as out:
+                for tensor in self._tensors:
+                    bits = to_bits(self._base.tensor(tensor.name))
+                    out.add(
+                        tensor.name,
+                        dtype=tensor.dtype,
+                        shape=tensor.shape,
+                        base=None,
+                        record=DenseBits(len(bits), bits, tensor.dtype),
+                    )
+                out.finish()
+
+    def write(
+        self,
+        writer: ContainerWriter,
+        fine_tune: FineTune,
+        encoded: Iterable[Encoded],
+        *,
+        absent: tuple[int, ...],
+        meta: Mapping[str, Any],
+    ) -> TaskEntry:
+        """Add one task with its files; not committed."""
+        files = {}
+        base_files = self._base.files()
+        for name, path in fine_tune.checkpoint.files().items():
+            like = base_files.get(name)
+            dictionary = like.read_bytes() if like is not None else None
+            files[name] = writer.add_file(path.read_bytes(), dictionary=dictionary)
+        with writer.begin_task(
+            fine_tune.name, prefix=fine_tune.alignment.prefix, dtype=fine_tune.dtype
+        ) as out:
+            for tensor in encoded:
+                out.add(
+                    tensor.name,
+                    dtype=tensor.dtype,
+                    shape=tensor.shape,
+                    base=tensor.base,
+                    record=tensor.record,
+                    extra=tensor.extra,
+                )
+            return out.finish(absent=absent, files=files, meta=dict(meta))
+
+    @contextmanager
+    def scratch(
+        self, fine_tune: FineTune, encoded: Iterable[Encoded], *, absent: tuple[int, ...]
+    ) -> Iterator[tuple[Store, int]]:
+        """A throw-away store that holds just this task, and the bytes the task takes in it."""
+        with tempfile.TemporaryDirectory(prefix="nps-scratch-") as directory:
+            path = Path(directory) / "scratch.nps"
+            with ContainerWriter.create(path) as writer:
+                self.set_base(writer, embed=False, name="base", path_hint=None)
+                self.write(writer, fine_tune, encoded, absent=absent, meta={})
+                writer.commit()
+            with Container.open(path) as container:
+                nbytes = task_nbytes(container, fine_tune.name)
+                yield Store(path, container, self._base), nbytes
+
+
+def task_nbytes(container: Container, name: str) -> int:
+    """Bytes of a task, its directory and the attached files that the base does not share."""
+    directory = container.directory(name)
+    stored = container.root.files
+    attached = {ref.hash for ref in directory.files.values()} & set(stored)
+    return container.root.tasks[name].nbytes + sum(stored[key].section.nbytes for key in attached)
