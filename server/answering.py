@@ -107,7 +107,7 @@ class Answering:
                 param="input",
             )
         with self._admission.ticket(task, len(query.inputs)):
-            trace.is_hit = table.state(task) is State.READY
+            trace.cache = "hit" if table.state(task) is State.READY else "miss"
             async with table.lease(task) as resident:
                 trace.generation = table.catalog.generation
                 trace.content_hash = resident.content_hash
@@ -128,7 +128,7 @@ class Answering:
         )
         trace.n_tokens = sum(map(len, token_ids))
         self._metrics.tokens.labels(task=name).inc(trace.n_tokens)
-        job = Job(resident, token_ids)
+        job = Job(resident, prepared, token_ids)
         try:
             rows = await self._run(job)
         finally:

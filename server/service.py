@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nps_store.errors import UnsupportedTaskError
 from server.answering import Answering
-from server.errors import NotReadyError
+from server.errors import EngineFailedError, NotReadyError
 from server.residency.budget import Budget
 from server.residency.table import ResidencyTable
 from server.scheduling.admission import Admission
@@ -68,11 +68,8 @@ class Service:
         try:
             await self._open()
         except Exception as error:  # noqa: BLE001 - kept, shown by /ready, and raised by `serve`
-            logger.critical("the base cannot be served: %s", error)
-            self.failure = error
-            self.on_failure(error)
-            return
-        while True:
+            self._fail(error)
+        while self.failure is None:
             await asyncio.sleep(self._settings.refresh_s)
             try:
                 await self.refresh()
@@ -80,6 +77,11 @@ class Service:
                 self._complain(error)
             else:
                 self._complaint = ""
+
+    def _fail(self, error: Exception) -> None:
+        logger.critical("the base cannot be served: %s", error)
+        self.failure = error
+        self.on_failure(error)
 
     def _complain(self, error: Exception) -> None:
         if repr(error) != self._complaint:  # once, not twice a second
@@ -167,16 +169,20 @@ class Service:
     @property
     def table(self) -> ResidencyTable:
         """The resident tasks. Raises NotReadyError until the base is loaded."""
-        if self._table is None:
+        if self._table is None or self.failure is not None:
             raise NotReadyError("; ".join(self.reasons_not_ready()))
         return self._table
 
     async def refresh(self) -> bool:
         """Look for a newer store generation; returns True when there was one."""
         table = self.table
-        catalog = await asyncio.get_running_loop().run_in_executor(
-            self._loader, self._engine.refresh
-        )
+        try:
+            catalog = await asyncio.get_running_loop().run_in_executor(
+                self._loader, self._engine.refresh
+            )
+        except EngineFailedError as error:
+            self._fail(error)
+            raise
         if catalog is None:
             return False
         table.sync(catalog)
@@ -185,7 +191,7 @@ class Service:
 
     async def answer(self, query: Query, *, trace: RequestTrace) -> Answer:
         """Answer `query`. Raises NotReadyError until the base is loaded; see Answering for more."""
-        if self._answering is None:
+        if self._answering is None or self.failure is not None:
             raise NotReadyError("; ".join(self.reasons_not_ready()))
         return await self._answering.answer(query, trace=trace)
 

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
+Key = Annotated[SecretStr, Field(min_length=1)]
 
 
 class Settings(BaseSettings):
@@ -56,10 +57,10 @@ class Settings(BaseSettings):
     drain_s: PositiveSeconds = Field(
         default=30.0, description="Seconds that running requests get after SIGTERM."
     )
-    api_key: SecretStr | None = Field(
+    api_key: Key | None = Field(
         default=None,
         description="Key that every route but /health and /ready asks for (Authorization: Bearer).",
     )
-    admin_key: SecretStr | None = Field(
+    admin_key: Key | None = Field(
         default=None, description="Key of the admin routes; without it they answer 403."
     )

@@ -13,7 +13,7 @@ class RequestTrace:
         task: Name of the base or of a task of the store; None where the request named none of them.
         content_hash: The version of the task that answered.
         generation: The store generation at that time.
-        is_hit: Whether the task was resident when the request came.
+        cache: "hit" if the task was resident when the request came, else "miss".
         queue_s: Seconds from the queue to the first batch.
         switch_s: Seconds of weight switching for its batches.
     """
@@ -22,7 +22,7 @@ class RequestTrace:
     task: str | None = None
     content_hash: str | None = None
     generation: int | None = None
-    is_hit: bool | None = None
+    cache: str | None = None
     n_inputs: int = 0
     n_tokens: int = 0
     queue_s: float = 0.0

@@ -97,7 +97,13 @@ class Engine(Protocol):
         ...
 
     def refresh(self) -> Catalog | None:
-        """The catalog of a newer store generation, or None where there is none."""
+        """The catalog of a newer store generation, or None where there is none.
+
+        Raises:
+            EngineFailedError: The store was remade for another base than the resident one, so
+                nothing of it can be served any more.
+            Exception: Anything else leaves the engine at the generation that it had.
+        """
         ...
 
     def prepare(self, task: str | None, *, copy: bool = False) -> PreparedTask:

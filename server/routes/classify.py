@@ -26,7 +26,6 @@ def classify_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["inference"])
 
     @router.post("/classify")
-    @router.post("/v1/classify", include_in_schema=False)
     async def classify(body: ClassificationRequest, request: Request) -> ClassificationResponse:
         """Classify every input by the task that `model` names."""
         query = Query(body.model, "classify", body.input, body.max_tokens)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from server.engines import TokenIds
+    from server.engines import PreparedTask, TokenIds
     from server.residency.resident import Resident
 
 Rows = NDArray[np.float32]
@@ -23,7 +23,10 @@ class Job:
     """Inputs that one request brought, answered together once all of them have run.
 
     Attributes:
-        resident: The version of the task that the request holds a lease on.
+        resident: The version of the task that the request holds a lease on; jobs of one version
+            may share a batch.
+        prepared: What the engine runs. Held here as well, since a client that goes gives its lease
+            back while its batch may be about to start.
         inputs: Token ids of each input.
         future: Resolves to the answers [n_inputs, width], float32.
         enqueued_at: When the job was handed to the scheduler, in seconds of its clock.
@@ -32,6 +35,7 @@ class Job:
     """
 
     resident: Resident
+    prepared: PreparedTask
     inputs: Sequence[TokenIds]
     future: Future[Rows] = field(default_factory=Future)
     enqueued_at: float = 0.0
@@ -46,11 +50,12 @@ class Job:
 
     def start(self, now: float) -> bool:
         """Mark the first batch. Returns False when the client has gone: the work is dropped."""
-        if self.started_at is not None:
-            return not self.future.done()
-        if not self.future.set_running_or_notify_cancel():
+        if self.future.done():
             return False
-        self.started_at = now
+        if self.started_at is None:
+            if not self.future.set_running_or_notify_cancel():
+                return False
+            self.started_at = now
         return True
 
     def deliver(self, index: int, row: NDArray[np.float32]) -> None:
@@ -61,7 +66,7 @@ class Job:
 
     def fail(self, error: Exception) -> None:
         """Fail the whole request; nothing happens when the client has gone."""
-        if self.started_at is None and not self.future.set_running_or_notify_cancel():
+        if self.future.done():
             return
-        if not self.future.done():
+        if self.started_at is not None or self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)

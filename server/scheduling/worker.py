@@ -88,7 +88,15 @@ class Worker:
 
     def _loop(self) -> None:
         while (batch := self._next()) is not None:
-            self._execute(batch)
+            try:
+                self._execute(batch)
+            except Exception as error:
+                # Not the engine's failure, which is dealt with below, but one of this class: better
+                # out of service than a thread that is silently gone.
+                logger.exception("the worker failed")
+                self._break(f"the worker failed: {error!r}")
+                for job in batch.jobs:
+                    job.fail(EngineFailedError(f"the worker failed: {error!r}"))
 
     def _next(self) -> Batch | None:
         with self._wakeup:
@@ -105,7 +113,7 @@ class Worker:
         batch = Batch(batch.resident, tuple(item for item in batch.items if item[0] in alive))
         if not batch.items:
             return
-        prepared = batch.resident.prepared
+        prepared = batch.items[0][0].prepared
         try:
             switch_s = self._engine.switch_(prepared)
         except Exception as error:  # noqa: BLE001 - ends the task, not the server

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from server.residency.resident import Resident
 from server.scheduling.fair_queue import FairQueue
 from server.scheduling.job import Job
+from tests.server.toy import ToyTask
 
 
 class FakeClock:
@@ -27,7 +28,7 @@ def make(
 
 
 def job(task: Resident, *lengths: int) -> Job:
-    return Job(task, [[1] * n for n in lengths])
+    return Job(task, ToyTask(task.task, "", 0.0), [[1] * n for n in lengths])
 
 
 def test_a_batch_holds_one_task_in_order_of_arrival():

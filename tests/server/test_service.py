@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from server.app import create_app
+from server.errors import EngineFailedError
 from server.settings import Settings
 from tests.server.conftest import assert_error, metric, serving, wait_until
 from tests.server.toy import ToyEngine, ToyTask
@@ -139,6 +140,26 @@ def test_tasks_come_and_go_without_a_restart(toy):
         ]
 
 
+def test_a_store_that_cannot_be_looked_at_is_said_once_and_served_as_it_was(toy, caplog):
+    with serving(toy) as client, caplog.at_level(logging.ERROR, logger="server"):
+        toy.refresh_error = FileNotFoundError("tasks.nps")
+        wait_until(lambda: "generation failed" in caplog.text)
+        assert classify(client, "role").status_code == 200
+        toy.put(ToyTask("new", "new@1", 6.0, ("x", "y")))
+        toy.refresh_error = None
+        wait_until(lambda: classify(client, "new").status_code == 200)
+        assert caplog.text.count("generation failed") == 1
+
+
+def test_a_store_remade_for_another_base_ends_the_service(toy):
+    with serving(toy) as client:
+        toy.refresh_error = EngineFailedError("the store was remade for another base")
+        wait_until(lambda: client.get("/ready").status_code == 503)
+        message = assert_error(classify(client, "role"), 503, "server.not_ready")
+        assert "another base" in message
+        assert client.get("/health").status_code == 200
+
+
 async def ask(app, body: dict, *, leave: asyncio.Event | None = None) -> int | None:
     """One request through ASGI; the client disconnects when `leave` is set."""
     sent: list[dict] = []
@@ -230,7 +251,7 @@ def test_one_log_line_a_request_without_its_text(toy, caplog):
             1,
         )
         assert (fields["status"], fields["n_inputs"], fields["n_tokens"]) == (200, 1, 13)
-        assert fields["is_hit"] is False
+        assert fields["cache"] == "miss"
         assert min(fields["queue_s"], fields["switch_s"], fields["duration_s"]) >= 0
         assert "secret" not in str(fields)
         bad_id = {"x-request-id": "line\tbreak"}

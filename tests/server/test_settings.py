@@ -33,6 +33,12 @@ def test_numbers_must_be_positive(name):
         Settings(**{name: 0})
 
 
+@pytest.mark.parametrize("name", ["api_key", "admin_key"])
+def test_an_empty_key_is_no_key_but_a_mistake(name):
+    with pytest.raises(ValidationError, match=name):
+        Settings(**{name: ""})
+
+
 def test_a_log_line_is_one_json_object():
     record = logging.makeLogRecord(
         {"name": "server.request", "levelname": "INFO", "msg": "two\nlines %d", "args": (3,)}

@@ -55,6 +55,7 @@ class ToyEngine:
     run_errors: dict[str | None, Exception] = field(default_factory=dict)
     is_consistent: bool = True
     needs_copy: str | None = None
+    refresh_error: Exception | None = None
     _seen: int = 1
 
     def __post_init__(self) -> None:
@@ -93,6 +94,8 @@ class ToyEngine:
         self.is_open = False
 
     def refresh(self) -> Catalog | None:
+        if self.refresh_error is not None:
+            raise self.refresh_error
         if self._seen == self.generation:
             return None
         self._seen = self.generation

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from nps_store.sources import BaseSource
     from server import engines
     from server.engines import TokenIds
 
@@ -49,6 +50,8 @@ class TorchEngine:
         self._base = base
         self._device = device
         self._opened: tuple[Store, LiveBase] | None = None
+        self._source: BaseSource | None = None
+        self._generation = 0
 
     def open(self) -> Catalog:
         """Identify and load the base.
@@ -59,17 +62,20 @@ class TorchEngine:
         _check_device(self._device)
         store = Store.open(self._path, base=self._base)
         try:
-            self._opened = store, LiveBase.load(store, device=self._device)
+            live = LiveBase.load(store, device=self._device)
+            catalog = _catalog(store)
         except BaseException:
             store.close()
             raise
-        return _catalog(store)
+        self._opened = store, live
+        self._source, self._generation = store.base, store.generation
+        return catalog
 
     def close(self) -> None:
         """Let go of the file and the weights."""
         if self._opened is not None:
             self._store.close()
-            self._opened = None
+            self._opened = self._source = None
 
     @property
     def base_nbytes(self) -> int:
@@ -78,7 +84,17 @@ class TorchEngine:
 
     def refresh(self) -> Catalog | None:
         """The catalog of a newer generation, or None."""
-        return _catalog(self._store) if self._store.refresh() else None
+        store = self._store
+        store.refresh()
+        if store.base is not self._source:
+            raise EngineFailedError(
+                f"{store.path}: the store was remade for another base; start the server again"
+            )
+        if store.generation == self._generation:
+            return None
+        catalog = _catalog(store)
+        self._generation = store.generation  # only now: a catalog that failed is made again
+        return catalog
 
     def prepare(self, task: str | None, *, copy: bool = False) -> PreparedTask:
         """Read, verify and decode a task; no live weight is touched."""
