@@ -1,0 +1,65 @@
+"""Two readers, written independently, agree; files of released versions stay readable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from formats import ContainerWriter, streams, verify
+from formats.index import BaseTensor
+from formats.records import DenseBits, DenseLevels, Record, SparseLevels, SparseValues, XorBits
+from tests.formats.neutral import expected_content, read_content
+from tests.formats.stores import TOKENIZER, build
+from tests.reference.reader import read_store
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("version", ["v1.0"])
+@pytest.mark.parametrize("name", ["external", "embedded"])
+def test_golden_stores_decode_for_ever(version: str, name: str) -> None:
+    path = GOLDEN / version / f"{name}.nps"
+    expected = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    assert read_content(path) == expected
+    assert read_store(path, lambda _: TOKENIZER) == expected
+    assert verify(path, "decode") == []
+
+
+@pytest.mark.parametrize("storage", ["external", "embedded"])
+def test_readers_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str) -> None:
+    monkeypatch.setattr(streams, "SECTION_NBYTES", 200)
+    path = build(tmp_path / "a.nps", "one", "two", storage=storage)
+    expected = expected_content({"one": 0, "two": 1}, storage=storage)
+    assert read_store(path, lambda _: TOKENIZER) == read_content(path) == expected
+
+
+def _records(numel: int, rate: float) -> list[Record]:
+    rng = np.random.default_rng(int(numel * rate))
+    positions = np.flatnonzero(rng.random(numel) < rate).astype(np.int64)
+    levels = rng.choice(np.array([-1, 1], np.int8), positions.size)
+    bits = rng.integers(0, 3, numel).astype("<u4")
+    scale = np.full(1, 0.5, np.float32)
+    return [
+        SparseLevels(numel, positions, levels, scale),
+        SparseValues(numel, positions, bits[positions].astype("<u2"), "BF16"),
+        DenseLevels(numel, rng.integers(-7, 9, numel).astype(np.int8), scale),
+        XorBits(numel, bits, "F32"),
+        DenseBits(numel, bits, "F32"),
+    ]
+
+
+@pytest.mark.parametrize(("numel", "rate"), [(0, 0.0), (1, 1.0), (70_000, 0.002), (9_999, 0.4)])
+def test_readers_agree_on_every_encoding(tmp_path: Path, numel: int, rate: float) -> None:
+    path = tmp_path / "a.nps"
+    with ContainerWriter.create(path) as writer:
+        tensors = [BaseTensor(f"t{i}", "F32", (numel,), "0" * 32) for i in range(5)]
+        writer.set_base(storage="external", tensors=tensors)
+        with writer.begin_task("one", prefix="model.") as task:
+            for index, record in enumerate(_records(numel, rate)):
+                task.add(f"model.t{index}", dtype="F32", shape=(numel,), base=index, record=record)
+            task.finish()
+        writer.commit()
+    assert read_store(path, lambda _: b"") == read_content(path)

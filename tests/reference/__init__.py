@@ -1,0 +1,1 @@
+"""Slow, plain second implementations, written from the documents alone."""

@@ -1,0 +1,214 @@
+"""A second reader of the store format, written from FORMAT.md alone.
+
+It is the oracle for the real one, therefore it shares no code with it and prefers the obvious
+over the fast: no numpy, one bit at a time. It checks checksums and sizes, not every rule.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+import zstandard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+ITEM_SIZES = {"BOOL": 1, "U8": 1, "F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I64": 8}
+
+
+def read_store(path: Path, base_file: Callable[[str], bytes]) -> dict[str, Any]:
+    """Everything in a store as JSON: base, base data, tasks with their records and files."""
+    data = path.read_bytes()
+    root = _document(data, _root_reference(data))
+    base = _document(data, root["base"])
+    content: dict[str, Any] = {"base": base, "tasks": {}}
+    if root["base_data"] is not None:
+        content["base_data"] = _task(data, root["base_data"], base)
+    for name, entry in root["tasks"].items():
+        content["tasks"][name] = _task(data, entry, base)
+        content["tasks"][name]["files"] = {
+            file_name: _file(data, root, key, base_file).hex()
+            for file_name, (key, _) in content["tasks"][name]["files"].items()
+        }
+    return content
+
+
+def _checksum(*parts: bytes) -> bytes:
+    return xxhash.xxh3_128(b"".join(parts)).digest()
+
+
+def _root_reference(data: bytes) -> list[Any]:
+    superblock = data[:40]
+    assert superblock[:10] == b"\x89NPS\r\n\x1a\n\x01\x00"
+    assert _checksum(superblock[:24]) == superblock[24:]
+    assert superblock[16:24] == bytes(8)
+    newest = None
+    for slot in (0, 1):
+        raw = data[4096 * (slot + 1) :][:64]
+        generation, offset, nbytes, checksum, committed = struct.unpack("<QQQ16sQ", raw[:48])
+        assert _checksum(superblock, raw[:48]) == raw[48:]
+        assert generation % 2 == slot
+        assert committed <= len(data)
+        newest = max(newest or (0,), (generation, offset, nbytes, checksum.hex(), committed))
+    assert newest is not None
+    trailer = data[newest[4] - 64 : newest[4]]
+    assert trailer[:8] == b"NPSTRAIL"
+    assert trailer[8:16] == struct.pack("<Q", newest[0])
+    assert _checksum(superblock, trailer[:48]) == trailer[48:]
+    return list(newest[1:4])
+
+
+def _section(data: bytes, reference: list[Any], origin: int = 0, dictionary: bytes = b"") -> bytes:
+    offset, nbytes, checksum = reference[:3]
+    assert offset % 64 == 0
+    stored = data[origin + offset :][:nbytes]
+    assert _checksum(stored).hex() == checksum
+    if len(reference) == 3:
+        return stored
+    content = _frame(stored, dictionary)
+    assert len(content) == reference[3]
+    return content
+
+
+def _frame(stored: bytes, dictionary: bytes = b"") -> bytes:
+    raw = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    decompressor = zstandard.ZstdDecompressor(dict_data=raw if dictionary else None)
+    return decompressor.decompress(stored, allow_extra_data=False)
+
+
+def _document(data: bytes, reference: list[Any]) -> Any:
+    text = _frame(_section(data, reference)).decode()
+    document = json.loads(text)
+    assert text == json.dumps(
+        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return document
+
+
+def _file(data: bytes, root: Any, key: str, base_file: Callable[[str], bytes]) -> bytes:
+    stored = root["files"].get(key)
+    if stored is None:
+        content = base_file(key)
+    else:
+        against = stored.get("dictionary")
+        dictionary = b"" if against is None else _file(data, root, against, base_file)
+        content = _section(data, stored["section"], dictionary=dictionary)
+    assert _checksum(content).hex() == key
+    return content
+
+
+def _task(data: bytes, entry: Any, base: Any) -> dict[str, Any]:
+    directory = _document(data, entry["directory"])
+    origin = entry["first_offset"]
+    sections = {
+        stream: [bytearray(_section(data, reference, origin)) for reference in references]
+        for stream, references in directory["streams"].items()
+    }
+
+    def take(stream: str, nbytes: int) -> bytes:
+        if not nbytes:
+            return b""
+        while not sections[stream][0]:
+            sections[stream].pop(0)
+        chunk = bytes(sections[stream][0][:nbytes])
+        del sections[stream][0][:nbytes]
+        assert len(chunk) == nbytes
+        return chunk
+
+    tensors = []
+    for fields in directory["tensors"]:
+        name, dtype, shape = None, None, None
+        if "base" in fields:
+            name, dtype, shape, _ = base["tensors"][fields["base"]]
+            name = directory["prefix"] + name
+        common = shape
+        name, dtype = fields.get("name", name), fields.get("dtype", dtype)
+        shape = fields.get("shape", shape)
+        common = shape if common is None else common
+        extra = [shape[0] - common[0], *common[1:]] if common != shape else None
+        tensors.append([name, dtype, shape, fields.get("base")])
+        for part, covered in (("record", common), ("extra", extra)):
+            record = fields.get(part)
+            tensors[-1].append(record and _record(record, covered, dtype, take))
+    assert not any(rest for parts in sections.values() for rest in parts)
+    return {
+        "tensors": tensors,
+        "absent": directory["absent"],
+        "files": directory["files"],
+        "meta": directory["meta"],
+    }
+
+
+def _record(record: Any, shape: list[int], dtype: str, take: Callable[[str, int], bytes]) -> Any:
+    numel = 1
+    for extent in shape:
+        numel *= extent
+    chunks = {}
+    for stream, codec, nbytes in record["chunks"]:
+        stored = take(stream, nbytes)
+        content = stored if codec == "raw" else _frame(stored)
+        if codec == "planes":
+            size = ITEM_SIZES[record.get("dtype", dtype)]
+            count = len(content) // size
+            content = bytes(content[i % size * count + i // size] for i in range(len(content)))
+        chunks[stream] = content
+    result = {"kind": record["kind"], "numel": numel}
+    if "n_kept" in record:
+        positions = _bitmap(chunks) if "bitmap" in chunks else list(_rice(chunks))
+        assert len(positions) == record["n_kept"]
+        result["positions"] = positions
+    if record["kind"] == "sparse_levels":
+        low, high = record["levels"]
+        levels = _levels(chunks.get("magnitudes", b""), record["n_kept"], low, high)
+        signs = list(_bits(chunks["signs"]))
+        result["levels"] = [-x if signs[i] else x for i, x in enumerate(levels)]
+    if record["kind"] == "dense_levels":
+        result["levels"] = _levels(chunks["levels"], numel, *record["levels"])
+    for stream in ("scales", "values", "bits"):
+        if stream in chunks:
+            result[stream] = chunks[stream].hex()
+    if "dtype" in record or record["kind"] in ("sparse_values", "xor_bits", "dense_bits"):
+        result["dtype"] = record.get("dtype", dtype)
+    return result
+
+
+def _bits(data: bytes) -> Iterator[int]:
+    for byte in data:
+        for bit in range(8):
+            yield byte >> bit & 1
+
+
+def _bitmap(chunks: dict[str, bytes]) -> list[int]:
+    return [position for position, bit in enumerate(_bits(chunks["bitmap"])) if bit]
+
+
+def _rice(chunks: dict[str, bytes]) -> Iterator[int]:
+    at = 0
+    for block in range(len(chunks["blocks"]) // 5):
+        count, k, nbytes = struct.unpack("<HBH", chunks["blocks"][block * 5 :][:5])
+        bits = _bits(chunks["gaps"][at : at + nbytes])
+        at += nbytes
+        low = [sum(next(bits) << bit for bit in range(k)) for _ in range(count)]
+        position = block * 65536 - 1
+        for code in low:
+            while not next(bits):
+                code += 1 << k
+            position += code + 1
+            yield position
+
+
+def _levels(data: bytes, count: int, low: int, high: int) -> list[int]:
+    n_levels = high - low + 1
+    if n_levels == 1:
+        return [low] * count
+    digits = max(d for d in range(1, 9) if n_levels**d <= 256)
+    levels = []
+    for byte in data:
+        for _ in range(digits):
+            levels.append(byte % n_levels + low)
+            byte //= n_levels
+    return levels[:count]
