@@ -22,15 +22,26 @@ if TYPE_CHECKING:
     from server.settings import Settings
 
 READY_SCHEMA = "nps.serve/1"
+_BACKLOG = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A bound socket; port 0 takes a free one. Raises ListenError."""
+    listener: socket.socket | None = None
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        # The protocol is named, because asyncio turns Nagle's delay off only where it is TCP's.
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return listener
 
 
 def run(

@@ -97,6 +97,7 @@ def test_a_base_that_cannot_be_served_ends_the_process_with_its_exit_code():
 
 def test_an_address_in_use_is_one_sentence():
     with listen("127.0.0.1", 0) as taken:
+        assert taken.proto == socket.IPPROTO_TCP  # else every answer waits for Nagle's delay
         port = taken.getsockname()[1]
         with pytest.raises(ListenError, match=rf"cannot listen on 127\.0\.0\.1:{port}: \w+"):
             listen("127.0.0.1", port)
