@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from server.engines import Engine, PreparedTask
     from server.metrics import Metrics
     from server.residency.shelf import Shelf
+
+logger = logging.getLogger(__name__)
 
 _TASK_GONE = (TaskNotFoundError, ContainerTaskNotFoundError)  # removed since the last refresh
 
@@ -142,13 +145,15 @@ class Loader:
         if not self._shelf.is_current(resident):
             self._shelf.forget(resident)  # the store has moved on: the reason says nothing of now
             return
+        logger.error("task %r is refused from now on", resident.task, exc_info=error)
         resident.fail(error)
         if isinstance(error, ChecksumMismatchError):
             self._metrics.checksum_failures.inc()
 
     def _give_up(self, resident: Resident, error: Exception) -> None:
         """Let this load's waiters fail and the next request try again."""
-        resident.error = error
+        logger.warning("task %r could not be loaded now", resident.task, exc_info=error)
+        resident.remember(error)
         self._shelf.forget(resident)
 
     def forget_sizes(self) -> None:

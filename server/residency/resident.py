@@ -81,8 +81,13 @@ class Resident:
     def fail(self, error: Exception) -> None:
         """Quarantine: keep the reason. The weights stay until the last lease is gone."""
         self.move(State.FAILED)
-        self.error = error
+        self.remember(error)
         self.drop_if_idle()
+
+    def remember(self, error: Exception) -> None:
+        """Keep why it failed, and nothing of where: a traceback would keep what the load held."""
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        self.error = error
 
     def retire(self) -> None:
         """No new requests; memory goes with the last lease."""

@@ -110,12 +110,13 @@ class ResidencyTable:
                 return resident
             self._shelf.release(resident)
             if resident.error is not None:
-                raise self._refusal(resident, resident.error)
+                raise self._refusal(resident, resident.error).with_traceback(None)
         raise NotReadyError(f"task {task!r} keeps being replaced in the store; try again")
 
     def _refusal(self, resident: Resident, error: Exception) -> NpsError:
         name = self.catalog.model_name(resident.task)
-        if resident.state is State.FAILED and not isinstance(error, _REFUSALS):
+        is_quarantined = resident.state is State.FAILED and not isinstance(error, _REFUSALS)
+        if is_quarantined and resident.task is not None:
             return TaskQuarantinedError(
                 f"task {name!r} is quarantined: {error}; replace it in the store or reload it"
             )

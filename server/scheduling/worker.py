@@ -117,8 +117,8 @@ class Worker:
         try:
             switch_s = self._engine.switch_(prepared)
         except Exception as error:  # noqa: BLE001 - ends the task, not the server
+            self._on_unusable(batch.resident, error)  # before any client can ask again
             self._fail(batch, error)
-            self._on_unusable(batch.resident, error)
             return
         try:
             rows = _checked(self._engine.run(prepared, batch.inputs), n_inputs=len(batch.items))

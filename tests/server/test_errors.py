@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from starlette.testclient import TestClient
 
 from formats.errors import ChecksumMismatchError, NpsError
-from nps_store.errors import UnsupportedTaskError
+from nps_store.errors import ModelLoadError, UnsupportedTaskError
 from server import errors
+from server.app import create_app
 from server.http.errors import APPEARANCES, appearance
+from server.settings import Settings
 from tests.server.conftest import assert_error, serving, wait_until
 from tests.server.toy import ToyTask
 
@@ -129,11 +132,6 @@ def test_large_bodies_are_refused_declared_or_not(toy):
 
 def test_not_ready_until_the_base_is_loaded(toy):
     toy.load_gate.clear()
-    from starlette.testclient import TestClient
-
-    from server.app import create_app
-    from server.settings import Settings
-
     with TestClient(create_app(Settings(admin_key="k"), toy)) as client:
         assert client.get("/health").status_code == 200
         ready = client.get("/ready")
@@ -154,15 +152,25 @@ def test_not_ready_until_the_base_is_loaded(toy):
 
 
 def test_a_base_that_cannot_be_loaded_is_a_reason(toy):
-    from starlette.testclient import TestClient
-
-    from server.app import create_app
-    from server.settings import Settings
-
     toy.open_error = UnsupportedTaskError("the base is another one")
     with TestClient(create_app(Settings(), toy)) as client:
         wait_until(lambda: "another one" in client.get("/ready").text)
         assert_error(client.get("/ready"), 503, "server.not_ready")
+
+
+def test_a_base_whose_files_make_no_model_keeps_its_own_error(toy):
+    toy.prepare_errors[None] = ModelLoadError("its files make no tokenizer")
+    with TestClient(create_app(Settings(), toy)) as client:
+        wait_until(lambda: "no tokenizer" in client.get("/ready").text)
+        assert isinstance(client.app.state.service.failure, ModelLoadError)
+
+
+def test_a_base_that_is_no_model_of_its_own_still_carries_tasks(toy):
+    toy.prepare_errors[None] = UnsupportedTaskError("BertForMaskedLM cannot be run here")
+    with serving(toy) as client:
+        assert client.post("/classify", json={"model": "role", "input": "a"}).status_code == 200
+        response = client.post("/v1/embeddings", json={"input": "a"})
+        assert_error(response, 409, "task.unsupported")
 
 
 def test_quarantined_and_unsupported_tasks(toy):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import traceback
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,7 @@ from server.errors import (
     TaskQuarantinedError,
 )
 from server.metrics import Metrics
+from server.residency import loader
 from server.residency.budget import Budget
 from server.residency.resident import State
 from server.residency.table import ResidencyTable
@@ -38,12 +42,12 @@ def run(
     metrics = Metrics(engine="toy")
 
     async def main() -> None:
-        with ThreadPoolExecutor(2) as loader:
+        with ThreadPoolExecutor(2) as executor:
             table = ResidencyTable(
                 engine,
                 catalog=engine.open(),
                 budget=Budget(nbytes, copies=copies, wait_s=wait_s),
-                executor=loader,
+                executor=executor,
                 metrics=metrics,
             )
             try:
@@ -258,12 +262,45 @@ def test_an_operator_can_end_a_quarantine(toy):
 
 
 def test_what_the_engine_cannot_serve_is_refused_as_such(toy):
-    toy.prepare_errors["role"] = UnsupportedTaskError("role unties a tied base")
+    error = toy.prepare_errors["role"] = UnsupportedTaskError("role unties a tied base")
 
     async def scenario(table):
-        for _ in range(2):
+        n_frames = []
+        for _ in range(3):
             with pytest.raises(UnsupportedTaskError, match="unties"):
                 await touch(table, "role")
+            n_frames.append(len(list(traceback.walk_tb(error.__traceback__))))
+        assert len(set(n_frames)) == 1  # the kept error does not grow with every request
+
+    run(toy, scenario)
+
+
+def test_a_kept_error_keeps_nothing_of_the_load_alive(toy, monkeypatch):
+    monkeypatch.setattr(loader.logger, "disabled", True)  # pytest keeps what is logged
+
+    class Held:
+        pass
+
+    gone = weakref.ref(held := Held())
+
+    def prepare(task, *, copy=False):
+        buffer = [held]
+        try:
+            return buffer[1]
+        except IndexError as cause:
+            raise ChecksumMismatchError("damaged") from cause
+
+    toy_prepare = toy.prepare
+    toy.prepare = lambda task, **more: (prepare if task == "role" else toy_prepare)(task, **more)
+
+    async def scenario(table):
+        nonlocal held
+        with pytest.raises(TaskQuarantinedError):
+            await touch(table, "role")
+        held = None
+        gc.collect()
+        assert table.state("role") is State.FAILED
+        assert gone() is None
 
     run(toy, scenario)
 

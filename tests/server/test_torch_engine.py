@@ -227,10 +227,11 @@ def holdings() -> tuple[int, int, int]:
 
 @contextlib.contextmanager
 def nothing_left_behind() -> Iterator[None]:
+    """What is repeated inside may leave its last round's behind, not one a round."""
     before = holdings()
     yield
     after = holdings()
-    assert all(now <= then for now, then in zip(after, before, strict=True)), (before, after)
+    assert all(now <= then + 1 for now, then in zip(after, before, strict=True)), (before, after)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
