@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given, settings
 
 from server.residency.resident import Resident
@@ -64,6 +65,21 @@ def test_a_task_alone_keeps_the_model():
         assert batch.resident is a
         clock.now += 1.0
     assert queue.pop() is None
+
+
+@pytest.mark.parametrize(("batch_s", "n_batches"), [(0.02, 2), (0.04, 1), (0.3, 1), (0.0, 6)])
+def test_a_turn_ends_before_the_batch_that_would_exceed_the_quantum(batch_s, n_batches):
+    queue, clock = make(quantum_s=0.05, inputs=1)
+    tasks = [Resident(name, "") for name in "abc"]
+    for task in tasks:
+        queue.push(job(task, *[1] * 6))
+    order = []
+    while len(order) < 3 * n_batches:
+        batch = queue.pop()
+        assert batch is not None
+        order.append(batch.resident.task)
+        clock.now += batch_s
+    assert order == [name for name in "abc" for _ in range(n_batches)]
 
 
 def test_discard_removes_only_what_has_not_started():
