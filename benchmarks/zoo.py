@@ -2,18 +2,17 @@
 
     python -m benchmarks.zoo --out zoo --device cuda
 
-Each task directory loads with `AutoModelForSequenceClassification.from_pretrained`; a JSON beside it
-holds the settings and the test accuracy. Finished tasks are skipped on a second run.
+Each task directory loads with `AutoModelForSequenceClassification.from_pretrained`; a JSON beside
+it holds the settings and the test accuracy. Finished tasks are skipped on a second run.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
@@ -29,6 +28,9 @@ from transformers import (
 )
 
 from benchmarks import debian, minilm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TOKENIZER_FILES = (
     "tokenizer.json",

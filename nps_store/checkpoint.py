@@ -51,7 +51,7 @@ class Checkpoint:
 
     Raises:
         ModelDirectoryMissingError: There is no such directory.
-        NotAModelDirectoryError: No `config.json`, no safetensors, or files that do not fit together.
+        NotAModelDirectoryError: No `config.json` or no safetensors, or files that contradict.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -130,7 +130,7 @@ class Checkpoint:
             f"{self.path}: no model.safetensors and no model.safetensors.index.json{hint}"
         )
 
-    def _open(self, shard: str) -> Any:
+    def _open(self, shard: str) -> Any:  # noqa: ANN401 (safetensors exports no type)
         path = self.path / shard
         if Path(shard).name != shard or not path.is_file():
             raise NotAModelDirectoryError(f"{self.path}: shard {shard!r} of the index is missing")
@@ -145,7 +145,7 @@ class Checkpoint:
             for name in handle.keys():  # noqa: SIM118 (a safetensors handle is no mapping)
                 if name in where:
                     raise NotAModelDirectoryError(
-                        f"{self.path}: tensor {name!r} stands in two shards, the second is {shard!r}"
+                        f"{self.path}: tensor {name!r} stands in two shards, also {shard!r}"
                     )
                 where[name] = handle
                 dtype = handle.get_slice(name).get_dtype()
@@ -169,7 +169,7 @@ class Checkpoint:
 def raw_bytes(tensor: Tensor) -> memoryview:
     """The tensor's bytes in C order, little-endian, without a copy where it is contiguous."""
     flat = tensor.detach().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 def tensor_hash(tensor: Tensor) -> str:

@@ -46,8 +46,9 @@ def find_base(container: Container, directory: str | os.PathLike[str] | None) ->
     record = container.base
     if record.storage == "embedded" and directory is None:
         return EmbeddedBase(container)
-    path = Path(directory or record.path_hint or "")
-    if not path.is_dir() or path == Path():
+    seen_from_store = Path(container.path).parent / (record.path_hint or "")
+    path = Path(directory) if directory is not None else seen_from_store
+    if not path.is_dir() or (directory is None and not record.path_hint):
         raise BaseNotFoundError(
             f"{container.path}: its base is external and not at {str(path)!r}; "
             "name its directory with --base"

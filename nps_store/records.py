@@ -66,10 +66,9 @@ def from_bits(bits: NDArray[Any], dtype: str) -> Tensor:
 
 def _sparse_delta(record: SparseLevels) -> NDArray[np.float32]:
     levels = record.levels.astype(np.float32)
-    if len(record.scales) == 1:
-        return levels * record.scales[0]
     row = record.positions // (record.numel // len(record.scales))
-    return levels * record.scales[row]
+    delta: NDArray[np.float32] = levels * record.scales[row]
+    return delta
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

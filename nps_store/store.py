@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from formats.base import BaseTensor
 from formats.container import Container
 from nps_store.checkpoint import DTYPES
 from nps_store.identity import find_base
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from formats.attachments import FileRef
+    from formats.base import BaseTensor
     from formats.directory import TaskDirectory, TensorEntry
     from formats.task_reader import TaskReader
     from nps_store.sources import BaseSource
@@ -218,7 +218,7 @@ class Store:
         )
 
     def _change(self, reader: TaskReader, entry: TensorEntry) -> Change:
-        record, extra = reader.record(entry), reader.extra(entry)
+        record, extra = reader.record(entry), reader.extra(entry)  # noqa: S610 (not Django's)
         dtype = DTYPES[entry.dtype]
         if entry.base is None:
             if record is None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nps_store.errors import CalibrationError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,7 @@ def split_rows(rows: Sequence[Row], shares: Sequence[float], *, seed: int) -> li
     """
     order = np.random.default_rng(seed).permutation(len(rows))
     ends = np.round(np.cumsum([0, *shares]) / sum(shares) * len(rows)).astype(int)
-    return [
-        [rows[index] for index in order[start:end]]
-        for start, end in zip(ends[:-1], ends[1:], strict=True)
-    ]
+    return [[rows[index] for index in order[start:end]] for start, end in itertools.pairwise(ends)]
 
 
 def _row(path: Path, number: int, line: str) -> Row:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from nps_store.calibration.data import Row
 from nps_store.calibration.quality import Outputs
 from nps_store.errors import CalibrationError
 from nps_store.modeling.shell import Shell, encode, pad
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from nps_store.calibration.data import Row
 
 BATCH_TOKENS = 4096
 

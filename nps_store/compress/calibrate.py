@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +10,6 @@ import torch
 
 from nps_store.calibration import Examples, Outputs, Quality, Row, Runner, gain_kept, split_rows
 from nps_store.calibration.quality import Float64, gain_lost
-from nps_store.compress.options import Measure, Options
 from nps_store.errors import CalibrationError
 from nps_store.modeling import Body, Shell
 from nps_store.modeling.live import bind
@@ -20,9 +18,12 @@ from nps_store.sources import GrownBase
 from nps_store.switch import AddAt, Replace, apply_, revert_
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from torch import Tensor
 
     from nps_store.compress.fine_tune import FineTune
+    from nps_store.compress.options import Measure, Options
     from nps_store.search import Selection
     from nps_store.store import Change, Store
 
@@ -98,8 +99,10 @@ class Calibration:
     def check(self, selection: Selection) -> float:
         """Share of the gain kept on the rows set aside to check the target."""
         (outputs,) = self._try(selection, [self._checked.runner])
-        losses = (o.losses(self.measure, self._checked.dense) for o in
-                  (outputs, self._checked.dense, self._checked.base))
+        losses = (
+            o.losses(self.measure, self._checked.dense)
+            for o in (outputs, self._checked.dense, self._checked.base)
+        )
         return 1 - gain_lost(*losses)
 
     def quality_of(self, selection: Selection) -> Quality:

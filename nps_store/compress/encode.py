@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,10 +17,14 @@ from formats.records import (
     SparseValues,
     XorBits,
 )
-from nps_store.checkpoint import DTYPES
-from nps_store.compress.fine_tune import FineTune
+from nps_store.checkpoint import DTYPE_NAMES, DTYPES
 from nps_store.records import to_bits
-from nps_store.search import Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nps_store.compress.fine_tune import FineTune
+    from nps_store.search import Selection
 
 DENSE_SHARE = 0.3
 """From this share of kept elements on, levels are stored densely: positions would cost more."""
@@ -67,8 +71,8 @@ def encode(fine_tune: FineTune, selection: Selection | None) -> Iterator[Encoded
             yield Encoded(name, dtype, shape, index[base_name], record, extra)
     for name in fine_tune.alignment.new:
         tensor = fine_tune.checkpoint.tensor(name)
-        record = _own(tensor, exact=selection is None)
-        yield Encoded(name, fine_tune.checkpoint.dtype(name), tuple(tensor.shape), None, record)
+        own = _own(tensor, exact=selection is None)
+        yield Encoded(name, fine_tune.checkpoint.dtype(name), tuple(tensor.shape), None, own)
 
 
 def absent(fine_tune: FineTune, *, exact: bool) -> tuple[int, ...]:
@@ -118,10 +122,9 @@ def _whole(fine_tune: FineTune, name: str) -> Encoded:
 
 
 def _own(tensor: Tensor, *, exact: bool) -> DenseBits | DenseLevels:
-    """A tensor that no base helps with: matrices in int8 with one scale a row, the rest as it is."""
+    """A tensor that no base helps with: matrices in int8 with a scale a row, others as they are."""
     if exact or tensor.ndim < 2 or not tensor.is_floating_point():
-        names = {dtype: name for name, dtype in DTYPES.items()}
-        return DenseBits(tensor.numel(), to_bits(tensor), names[tensor.dtype])
+        return DenseBits(tensor.numel(), to_bits(tensor), DTYPE_NAMES[tensor.dtype])
     rows = tensor.to(torch.float32).reshape(len(tensor), -1)
     scales = (rows.abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
     levels = torch.round(rows / scales[:, None]).to(torch.int8)

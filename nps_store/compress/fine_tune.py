@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import xxhash
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nps_store.alignment import Alignment, align
@@ -17,6 +16,11 @@ from nps_store.errors import ShapeMismatchError, UnrelatedModelError
 from nps_store.sources import BaseSource, has_head
 from nps_store.store import Change
 from nps_store.switch import Replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 
 class FineTune:
@@ -82,7 +86,9 @@ class FineTune:
         """
         for name, base_name in self.pairs:
             base = self.base_tensor(base_name).to(torch.float32)
-            tensor = self.checkpoint.tensor(name).to(torch.float32)[: len(base) if base.ndim else None]
+            tensor = self.checkpoint.tensor(name).to(torch.float32)[
+                : len(base) if base.ndim else None
+            ]
             yield base_name, (tensor - base).reshape(-1).numpy()
 
     def rows(self) -> dict[str, Tensor]:

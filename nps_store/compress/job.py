@@ -6,9 +6,7 @@ of one call appear together or not at all.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,9 +26,11 @@ from nps_store.errors import BadOptionError, CalibrationError, StoreExistsError,
 from nps_store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import os
+    from collections.abc import Iterator, Sequence
 
     from nps_store.compress.encode import Encoded
+    from nps_store.compress.rate import Choice
     from nps_store.search import Found, Selection
     from nps_store.sources import BaseSource
 
@@ -120,8 +120,12 @@ def compress(
     sink = TaskSink.of(source)
     decided = [_decide(job, sink, options, listener) for job in jobs]
     with ContainerWriter.create(out, overwrite=overwrite) as writer:
-        place = source.path.resolve()
-        sink.set_base(writer, embed=embed_base, name=place.name, path_hint=str(place))
+        sink.set_base(
+            writer,
+            embed=embed_base,
+            name=source.path.absolute().name,
+            path_hint=_hint(source.path, out.parent),
+        )
         _write(writer, sink, decided)
     return [task.stored for task in decided]
 
@@ -167,11 +171,15 @@ def add(
     return [task.stored for task in decided]
 
 
+def _hint(base: Path, store_directory: Path) -> str:
+    """Where to look for the base later: as given if absolute, else seen from the store, so that
+    both can be moved together."""
+    return str(base) if base.is_absolute() else os.path.relpath(base, store_directory)
+
+
 def _write(writer: ContainerWriter, sink: TaskSink, decided: Sequence[_Decided]) -> None:
     for task in decided:
-        sink.write(
-            writer, task.fine_tune, task.encoded(), absent=task.absent, meta=task.meta
-        )
+        sink.write(writer, task.fine_tune, task.encoded(), absent=task.absent, meta=task.meta)
     writer.commit()
 
 
@@ -179,8 +187,7 @@ def _decide(job: _Job, sink: TaskSink, options: Options, progress: Progress) -> 
     """Search, write into a scratch store and measure there what will be in the store."""
     start = time.perf_counter()
     fine_tune = job.fine_tune
-    found, target, note = None, None, {}
-    calibration = None
+    found, calibration, choice = None, None, None
     if job.rows is not None and options.method != "exact":
         progress.stage(fine_tune.name, "load")
         calibration = Calibration(fine_tune, job.rows, options)
@@ -190,15 +197,16 @@ def _decide(job: _Job, sink: TaskSink, options: Options, progress: Progress) -> 
             )
     if options.method != "exact":
         progress.stage(fine_tune.name, "search")
-        found, note = choose(
+        choice = choose(
             fine_tune, calibration, options,
             nbytes_of=lambda selection: _nbytes(fine_tune, sink, selection), progress=progress,
         )  # fmt: skip
-        target = note["target"]
-        if target is not None and found.check < target:
+        found = choice.found
+        if choice.target is not None and found.check < choice.target:
             progress.note(
                 fine_tune.name,
-                f"target {target:g} is out of reach (got {found.check:.3f}); stored losslessly",
+                f"target {choice.target:g} is out of reach (got {found.check:.3f}); "
+                "stored losslessly",
             )
             found = None
     progress.stage(fine_tune.name, "measure")
@@ -212,7 +220,7 @@ def _decide(job: _Job, sink: TaskSink, options: Options, progress: Progress) -> 
         dense_nbytes=fine_tune.dense_nbytes(),
         keep=1.0 if found is None else found.selection.n_kept / max(found.selection.pool.numel, 1),
         quality=quality,
-        target=target,
+        target=None if choice is None else choice.target,
         seconds=time.perf_counter() - start,
     )
     meta = {
@@ -226,7 +234,7 @@ def _decide(job: _Job, sink: TaskSink, options: Options, progress: Progress) -> 
             "hash": job.source_hash,
             "nbytes": stored.dense_nbytes,
         },
-        **_search_record(found, calibration, options, note),
+        **_search_record(found, calibration, options, choice),
     }
     return _Decided(fine_tune, found, meta, stored)
 
@@ -235,18 +243,18 @@ def _search_record(
     found: Found | None,
     calibration: Calibration | None,
     options: Options,
-    note: dict[str, Any],
+    choice: Choice | None,
 ) -> dict[str, Any]:
     """What is noted of how a task was compressed."""
-    record: dict[str, Any] = {"target": note.get("target")}
+    record: dict[str, Any] = {"target": None if choice is None else choice.target}
     if found is not None:
         record["n_kept"] = found.selection.n_kept
         record["log_weights"] = [round(w, 4) for w in found.candidate.log_weights]
         record["log_scale"] = round(found.candidate.log_scale, 4)
         record["calibrated"] = calibration is not None
-    if found is not None and calibration is not None:
+    if found is not None and choice is not None and calibration is not None:
         record["objective"] = options.objective
-        record["n_evaluations"] = note["n_evaluations"]
+        record["n_evaluations"] = choice.n_evaluations
         record["check"] = calibration.quality_of(found.selection).to_json()
     return record
 
@@ -263,7 +271,11 @@ def _taken(name: str) -> TaskExistsError:
 
 def _check(
     base: BaseSource,
-    tasks: Sequence[TaskSource], options: Options, *, taken: Sequence[str], progress: Progress
+    tasks: Sequence[TaskSource],
+    options: Options,
+    *,
+    taken: Sequence[str],
+    progress: Progress,
 ) -> list[_Job]:
     """Everything that can be refused before work begins."""
     names = [task.name for task in tasks]

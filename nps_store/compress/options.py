@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from nps_store.checkpoint import DTYPES
 from nps_store.errors import BadOptionError
 from nps_store.search import RULES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
 
 Measure = Literal["distill", "loss", "accuracy"]
 DEFAULT_TARGETS = {True: 0.99, False: 0.98}
@@ -83,7 +87,7 @@ class Options:
             raise BadOptionError(f"--dtype is {self.dtype!r}; expected F32, F16 or BF16")
 
     @property
-    def torch_dtype(self) -> object | None:
+    def torch_dtype(self) -> torch.dtype | None:
         """The dtype as torch names it."""
         return None if self.dtype is None else DTYPES[self.dtype]
 

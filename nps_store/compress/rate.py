@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from nps_store.compress.calibrate import Calibration
-from nps_store.compress.fine_tune import FineTune
 from nps_store.compress.options import DEFAULT_TARGETS, SAFE_KEEP, Options, Progress
 from nps_store.errors import BudgetTooSmallError
 from nps_store.search import MAX_KEEP, RULES, Found, Plan, RateSearch, Selection, Stopwatch
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nps_store.compress.calibrate import Calibration
+    from nps_store.compress.fine_tune import FineTune
+
 MIN_KEEP = 1e-5
 """No budget is worth going below: a handful of elements a layer."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to keep, the target that was in force, and how many evaluations it took."""
+
+    found: Found
+    target: float | None
+    n_evaluations: int
 
 
 def choose(
@@ -22,7 +35,7 @@ def choose(
     *,
     nbytes_of: Callable[[Selection], int],
     progress: Progress,
-) -> tuple[Found, dict[str, object]]:
+) -> Choice:
     """Decide what to keep.
 
     Args:
@@ -31,9 +44,6 @@ def choose(
         options: What the user asked.
         nbytes_of: Bytes that a selection takes in a store, everything included.
         progress: Told of trials and of an early end.
-
-    Returns:
-        What to keep, and what to note of how it was found.
 
     Raises:
         BudgetTooSmallError: Not even the smallest selection fits `max_nbytes`.
@@ -58,11 +68,11 @@ def choose(
     else:
         target = target or DEFAULT_TARGETS[calibration.measure == "loss"]
         found = search.at_quality(target)
-    return found, {"target": target, "n_evaluations": search.n_evaluations}
+    return Choice(found, target, search.n_evaluations)
 
 
 def _within(search: RateSearch, budget: int, nbytes_of: Callable[[Selection], int]) -> Found:
-    """The richest rate within a byte budget: sized without search, searched, then trimmed to fit."""
+    """The richest rate within a byte budget: sized unsearched, searched, then trimmed to fit."""
     keep = _keep_for(search.unsearched, budget, nbytes_of)
     found = search.at_keep(keep)
     while nbytes_of(found.selection) > budget:

@@ -46,7 +46,7 @@ class Body:
         """
         self.config = parse_config(config or base.config)
         self.dtype = dtype or _float_dtype(base)
-        module = AutoModel.from_config(self.config, dtype=self.dtype)
+        module = AutoModel.from_config(self.config, dtype=self.dtype)  # type: ignore[no-untyped-call]
         self.module: nn.Module = module.eval().requires_grad_(False).to(device)
         self.device = torch.device(device)
         self.parameters: dict[str, Tensor] = dict(self.module.state_dict())

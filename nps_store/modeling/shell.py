@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from nps_store.errors import ModelLoadError, UnsupportedTaskError
 from nps_store.modeling.body import Body, parse_config
@@ -48,7 +48,7 @@ class Shell:
         self.pooling = pooling or Pooling()
         if architecture.endswith("ForSequenceClassification"):
             self.kind: Kind = "classify"
-            self.labels = [self.config.id2label[index] for index in range(self.config.num_labels)]
+            self.labels = _labels(self.config)
             self._model = self._around(architecture)
         elif architecture.endswith("Model"):
             self.kind = "embed"
@@ -81,7 +81,8 @@ class Shell:
     @torch.inference_mode()
     def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Classifier logits, [n, n_labels]."""
-        return self._model(**batch).logits
+        logits: Tensor = self._model(**batch).logits
+        return logits
 
     @torch.inference_mode()
     def run(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -114,6 +115,11 @@ class Shell:
                     owner.register_buffer(leaf, live)
                 self.head[name] = live
         return model.eval()
+
+
+def _labels(config: PretrainedConfig) -> list[str]:
+    names = {int(index): str(label) for index, label in (config.id2label or {}).items()}
+    return [names.get(index, f"LABEL_{index}") for index in range(config.num_labels or 0)]
 
 
 class Pooling:
@@ -193,5 +199,5 @@ def pad(
     return {"input_ids": rows.to(device), "attention_mask": mask.to(device)}
 
 
-def _json(content: bytes | None) -> Any:
+def _json(content: bytes | None) -> Any:  # noqa: ANN401 (JSON is anything)
     return None if content is None else json.loads(content)

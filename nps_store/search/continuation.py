@@ -6,16 +6,19 @@ target is surely met and shrinks, each rung starting from the last rung's soluti
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from nps_store.search.optimizer import Stopwatch, Trial, Vector, minimize
 from nps_store.search.pool import Pool, TaskVectors, collect
-from nps_store.search.rule import Rule
 from nps_store.search.selection import Candidate, Selection, Selector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nps_store.search.rule import Rule
 
 # The weights that matter most grow with magnitude: a ramp over the bands is the first guess.
 TILTS = (0.0, 0.5, 1.0, 1.5)
@@ -106,8 +109,9 @@ class RateSearch:
         self._plan = plan
         self._seed = seed
         self._clock = stopwatch or Stopwatch()
-        self._report = report or (lambda keep, loss, count: None)
+        self._report = report
         self._selector: Selector | None = None
+        self._numel = 0
         self.n_evaluations = 0
 
     def at_keep(self, keep: float) -> Found:
@@ -193,7 +197,8 @@ class RateSearch:
             raise ValueError("nothing to evaluate without an objective")
         loss = self._objective.loss(self._select(keep, Candidate.from_vector(x)))
         self.n_evaluations += 1
-        self._report(keep, loss, self.n_evaluations)
+        if self._report is not None:
+            self._report(keep, loss, self.n_evaluations)
         return loss
 
     def _check(self, keep: float, trial: Trial) -> float:
@@ -206,23 +211,18 @@ class RateSearch:
         return Found(self._select(keep, candidate), candidate, keep, trial.value, check)
 
     def _select(self, keep: float, candidate: Candidate | None = None) -> Selection:
-        if self._selector is None or keep > self._collected:
-            numel = sum(len(flat) for _, flat in self._vectors())
-            self._numel, self._collected = numel, keep
-            self._selector = Selector(
-                collect(
-                    self._vectors,
-                    rule=self._rule,
-                    max_keep=max(1, round(keep * numel)),
-                    seed=self._seed,
-                )
-            )
-        chosen = candidate or Candidate.neutral(self._rule.n_bands)
-        return self._selector.select(chosen, keep=max(1, round(keep * self._numel)))
+        self._numel = self._numel or sum(len(flat) for _, flat in self._vectors())
+        n_keep = max(1, round(keep * self._numel))
+        if self._selector is None or n_keep > self._selector.pool.max_keep:
+            pool = collect(self._vectors, rule=self._rule, max_keep=n_keep, seed=self._seed)
+            self._selector = Selector(pool)
+        return self._selector.select(
+            candidate or Candidate.neutral(self._rule.n_bands), keep=n_keep
+        )
 
 
 def _band_magnitudes(pool: Pool) -> Vector:
-    """A typical magnitude of each band, relative to the largest; empty bands take the next one's."""
+    """A typical magnitude of each band, relative to the largest; empty bands are interpolated."""
     typical = np.full(pool.rule.n_bands, np.nan)
     for band in range(pool.rule.n_bands):
         magnitudes = np.abs(pool.tau[pool.band == band])

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nps_store.errors import NonFiniteObjectiveError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Vector = NDArray[np.float64]
 
@@ -66,7 +69,7 @@ def minimize(
         stopwatch: Stop once it is over.
 
     Raises:
-        NonFiniteObjectiveError: The objective returned NaN or Inf, which CMA-ES would take silently.
+        NonFiniteObjectiveError: The objective returned NaN or Inf, which CMA-ES would accept.
     """
     rng = np.random.default_rng(seed)
     clock = stopwatch or Stopwatch()
@@ -75,7 +78,7 @@ def minimize(
     used = 0
     while used + strategy.popsize <= max_evaluations and not strategy.stop():
         vectors = strategy.ask()
-        values = []
+        values: list[float] = []
         for vector in vectors:
             if clock.over:
                 return best

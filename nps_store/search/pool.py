@@ -156,4 +156,4 @@ def _bins(values: Float32) -> NDArray[np.int64]:
 def _cut_bin(histogram: NDArray[np.int64], max_keep: int) -> int:
     """The highest bin from which on at least `max_keep` elements lie."""
     above = np.cumsum(histogram[::-1])
-    return int(_N_BINS - 1 - min(np.searchsorted(above, max_keep), _N_BINS - 1))
+    return max(0, _N_BINS - 1 - int(np.searchsorted(above, max_keep)))

@@ -124,11 +124,12 @@ class Selector:
         weights = np.exp(np.asarray(candidate.log_weights))
 
         def surplus(log_step: float) -> float:
-            cut = np.float32(np.exp(log_step) / weights)
-            return sum(
+            cut = (np.exp(log_step) / weights).astype(np.float32)
+            counts = [
                 len(scores) - int(np.searchsorted(scores, edge, side="left"))
                 for scores, edge in zip(self._sorted, cut, strict=True)
-            ) - (keep + 0.5)
+            ]
+            return sum(counts) - (keep + 0.5)
 
         finest, coarsest = -200.0, 80.0
         if surplus(finest) < 0:
@@ -136,7 +137,8 @@ class Selector:
         log_step = float(bisect(surplus, finest, coarsest, xtol=1e-9))
         while surplus(log_step) > 0:
             log_step += 1e-9
-        return np.float32(np.exp(log_step) / weights).astype(np.float32)
+        thresholds: Float32 = (np.exp(log_step) / weights).astype(np.float32)
+        return thresholds
 
     def _levels(self, kept: NDArray[np.int64], thresholds: Float32) -> NDArray[np.int8]:
         """Dithered rounding: floor(x + 1 - u) with x = w|tau|/step, at least 1 as x >= u."""

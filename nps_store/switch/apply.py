@@ -34,8 +34,8 @@ class UndoLog:
 def apply_(changes: Iterable[tuple[Tensor, Patch]]) -> UndoLog:
     """Apply each patch to its tensor in place; all or nothing.
 
-    The reference implementation: plain torch indexing on whatever device the tensor lies on. Patches
-    are computed before they are written, and a failure part-way reverts what was written before it.
+    The reference implementation: plain torch indexing on whatever device the tensor lies on. A
+    patch is computed before it is written, and a failure part-way reverts what was written.
 
     Args:
         changes: (contiguous tensor, patch) pairs; a tensor may occur once.

@@ -1,0 +1,101 @@
+"""Arguments that several verbs share, with the words that explain them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nps_store.compress.options import TaskSource
+from nps_store.errors import BadOptionError
+
+StorePath = Annotated[Path, typer.Argument(help="The store (.nps).", show_default=False)]
+TaskName = Annotated[str, typer.Argument(help="Name of a task in the store.", show_default=False)]
+BaseDir = Annotated[
+    Path | None,
+    typer.Option("--base", help="Directory of the external base; default: where it was."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Device = Annotated[str, typer.Option("--device", help="Where the model runs: cpu or cuda.")]
+
+
+class Method(StrEnum):
+    """How task vector elements are chosen."""
+
+    nps = "nps"
+    topk = "topk"
+    dither = "dither"
+    dare = "dare"
+    magnitude = "magnitude"
+    exact = "exact"
+
+
+class ObjectiveName(StrEnum):
+    """What the search minimises."""
+
+    distill = "distill"
+    loss = "loss"
+    accuracy = "accuracy"
+
+
+class BaseStorage(StrEnum):
+    """Where the base's weights are."""
+
+    external = "external"
+    embed = "embed"
+
+
+Tasks = Annotated[
+    list[str],
+    typer.Option("--task", help="NAME=DIR: a fine-tune to store; repeat.", show_default=False),
+]
+Calibrations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--calib", help='NAME=FILE.jsonl: lines {"text", "label"} to calibrate a task on; repeat.'
+    ),
+]
+Target = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the fine-tune's gain to keep. "
+        "Default: 0.99 with labelled calibration data, 0.98 without labels."
+    ),
+]
+Keep = Annotated[float | None, typer.Option(help="Fraction of elements to keep instead.")]
+MaxBytes = Annotated[
+    int | None, typer.Option(help="Bytes a task may take instead, everything included.")
+]
+MethodOption = Annotated[Method, typer.Option(help="How elements are selected.")]
+ObjectiveOption = Annotated[ObjectiveName, typer.Option(help="What the search minimises.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="Compress for another dtype than the base's: F32, F16 or BF16.")
+]
+Seed = Annotated[int, typer.Option(help="Of dither, search and data split.")]
+SearchSeconds = Annotated[
+    float | None, typer.Option(help="Wall-clock budget of the search, for each task.")
+]
+Evaluations = Annotated[int, typer.Option(help="Model evaluations of the search at each rate.")]
+
+
+def task_sources(tasks: list[str], calibrations: list[str] | None) -> list[TaskSource]:
+    """Pair NAME=DIR with NAME=FILE.
+
+    Raises:
+        BadOptionError: Not of that form, or a calibration file for a task that is not given.
+    """
+    files = dict(_pair("--calib", text) for text in calibrations or [])
+    pairs = [_pair("--task", text) for text in tasks]
+    unknown = sorted(set(files) - {name for name, _ in pairs})
+    if unknown:
+        raise BadOptionError(f"--calib names task {unknown[0]!r}, which no --task gives")
+    return [TaskSource(name, path, files.get(name)) for name, path in pairs]
+
+
+def _pair(option: str, text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition("=")
+    if not separator or not name or not path:
+        raise BadOptionError(f"{option} is {text!r}; expected NAME=PATH")
+    return name, Path(path)

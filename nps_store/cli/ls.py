@@ -1,0 +1,62 @@
+"""`nps ls`: what is in a store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nps_store.cli.output import emit, share, size, table
+
+if TYPE_CHECKING:
+    from formats.container import Container
+    from nps_store.cli import arguments as arg
+
+
+def ls(store: arg.StorePath, as_json: arg.Json = False) -> None:
+    """List the tasks of a store. The base is not needed.
+
+    Example: nps ls tasks.nps
+    """
+    from formats.container import Container
+
+    with Container.open(store) as container:
+        tasks = [describe(container, name) for name in sorted(container.root.tasks)]
+        document = {
+            "schema": "nps.ls/1",
+            "store": str(store),
+            "nbytes": container.nbytes,
+            "generation": container.generation,
+            "base": {"name": container.base.meta.get("name"), "storage": container.base.storage},
+            "tasks": tasks,
+        }
+    rows = table("task", "method", "dense", "stored", "ratio", "quality", "created",
+                 right=("dense", "stored", "ratio", "quality"))  # fmt: skip
+    for task in tasks:
+        quality = task["quality"]
+        rows.add_row(
+            task["name"],
+            task["method"],
+            size(task["dense_nbytes"]),
+            size(task["nbytes"]),
+            f"{task['dense_nbytes'] / task['nbytes']:.0f}x",
+            share(quality["value"] if quality else None),
+            task["created"],
+        )
+    emit(document, as_json=as_json, text=rows)
+
+
+def describe(container: Container, name: str) -> dict[str, Any]:
+    """What is known of a task without its weights."""
+    from nps_store.compress.writing import task_nbytes
+
+    directory = container.directory(name)
+    meta: dict[str, Any] = dict(directory.meta)
+    return {
+        "name": name,
+        "method": str(meta.get("method", "-")),
+        "nbytes": task_nbytes(container, name),
+        "dense_nbytes": int(meta.get("source", {}).get("nbytes", 0)),
+        "quality": meta.get("quality"),
+        "target": meta.get("target"),
+        "created": str(meta.get("created", "-")),
+        "content_hash": container.root.tasks[name].content_hash,
+    }

@@ -1,0 +1,100 @@
+"""A stored task as an ordinary Hugging Face directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import save_file
+
+from nps_store.errors import StoreExistsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nps_store.store import Store
+
+MAX_SHARD_NBYTES = 4 << 30
+
+
+def export_task(
+    store: Store,
+    name: str,
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    max_shard_nbytes: int = MAX_SHARD_NBYTES,
+) -> int:
+    """Write a task's weights, bit-identical to `store.materialize`, and its files.
+
+    The directory appears only once it is complete. Peak memory is one shard.
+
+    Args:
+        store: Where the task is.
+        name: The task.
+        out: Directory to create.
+        overwrite: Replace a directory that is there.
+        max_shard_nbytes: Weights beyond this go into further files.
+
+    Returns:
+        Bytes of weights.
+
+    Raises:
+        StoreExistsError: `out` exists.
+        TaskNotFoundError: There is no such task.
+        FormatError: The stored task is damaged.
+    """
+    out = Path(out)
+    task = store.task(name)
+    if out.exists() and not overwrite:
+        raise StoreExistsError(f"{out}: already exists; use --overwrite to replace it")
+    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        task.files.write_to(partial)
+        nbytes = _write_weights(store, name, partial, max_shard_nbytes)
+        if out.exists():
+            shutil.rmtree(out)
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return nbytes
+
+
+def _write_weights(store: Store, name: str, directory: Path, limit: int) -> int:
+    shards: list[list[str]] = []
+    pending: dict[str, Tensor] = {}
+    total = 0
+
+    def flush() -> None:
+        save_file(pending, directory / f"shard-{len(shards)}", metadata={"format": "pt"})
+        shards.append(list(pending))
+        pending.clear()
+
+    for tensor_name, tensor in store.tensors(name):
+        held = sum(t.nbytes for t in pending.values())
+        if pending and held + tensor.nbytes > limit:
+            flush()
+        pending[tensor_name] = tensor.contiguous()
+        total += tensor.nbytes
+    flush()
+    _name_shards(directory, shards, total)
+    return total
+
+
+def _name_shards(directory: Path, shards: list[list[str]], total: int) -> None:
+    """Names as `from_pretrained` expects them, known only once all shards are written."""
+    if len(shards) == 1:
+        (directory / "shard-0").rename(directory / "model.safetensors")
+        return
+    weight_map = {}
+    for number, names in enumerate(shards):
+        shard = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+        (directory / f"shard-{number}").rename(directory / shard)
+        weight_map.update(dict.fromkeys(names, shard))
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
