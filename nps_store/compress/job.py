@@ -6,6 +6,7 @@ of one call appear together or not at all.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +27,6 @@ from nps_store.errors import BadOptionError, CalibrationError, StoreExistsError,
 from nps_store.store import Store
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Sequence
 
     from nps_store.compress.encode import Encoded
