@@ -41,7 +41,7 @@ class Service:
     Attributes:
         failure: Why the base cannot be served, once that is certain.
         on_ready: Called with the catalog when requests can be answered.
-        on_failure: Called with `failure`.
+        on_failure: Called with `failure`; logs it unless whoever runs the service does more.
     """
 
     def __init__(self, settings: Settings, *, engine: Engine, metrics: Metrics) -> None:
@@ -56,7 +56,7 @@ class Service:
         self._complaint = ""
         self.failure: Exception | None = None
         self.on_ready: Callable[[Catalog], None] = lambda _: None
-        self.on_failure: Callable[[Exception], None] = lambda _: None
+        self.on_failure: Callable[[Exception], None] = _log_failure
 
     # ------------------------------------------------------------------ life
 
@@ -79,7 +79,6 @@ class Service:
                 self._complaint = ""
 
     def _fail(self, error: Exception) -> None:
-        logger.critical("the base cannot be served: %s", error)
         self.failure = error
         self.on_failure(error)
 
@@ -194,6 +193,10 @@ class Service:
         if self._answering is None or self.failure is not None:
             raise NotReadyError("; ".join(self.reasons_not_ready()))
         return await self._answering.answer(query, trace=trace)
+
+
+def _log_failure(error: Exception) -> None:
+    logger.critical("the base cannot be served: %s", error)
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: object) -> None:
