@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from nps_store.cli import arguments as arg
 from nps_store.cli.output import emit, size
-
-if TYPE_CHECKING:
-    from nps_store.cli import arguments as arg
 
 
 def compact(store: arg.StorePath, as_json: arg.Json = False) -> None:

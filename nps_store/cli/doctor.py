@@ -7,12 +7,10 @@ import platform
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nps_store.cli import arguments as arg
 from nps_store.cli.output import emit, size, table
-
-if TYPE_CHECKING:
-    from nps_store.cli import arguments as arg
 
 PACKAGES = (
     "nps-store", "torch", "transformers", "safetensors", "numpy", "scipy", "cma", "zstandard",

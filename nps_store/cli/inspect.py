@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Group
 
+from nps_store.cli import arguments as arg
 from nps_store.cli.ls import describe
 from nps_store.cli.output import emit, size, table
 
 if TYPE_CHECKING:
     from formats.container import Container
-    from nps_store.cli import arguments as arg
 
 
 def inspect(

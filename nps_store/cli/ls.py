@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nps_store.cli import arguments as arg
 from nps_store.cli.output import emit, share, size, table
 
 if TYPE_CHECKING:
     from formats.container import Container
-    from nps_store.cli import arguments as arg
 
 
 def ls(store: arg.StorePath, as_json: arg.Json = False) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from nps_store.cli import arguments as arg
 from nps_store.cli.output import emit
-
-if TYPE_CHECKING:
-    from nps_store.cli import arguments as arg
 
 
 def rm(

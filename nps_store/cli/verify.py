@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from nps_store.cli import arguments as arg
 from nps_store.cli.output import emit
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from nps_store.cli import arguments as arg
 
 PROBLEMS_FOUND = 3
 
