@@ -11,8 +11,10 @@ __all__ = [
     "BudgetTooSmallError",
     "CalibrationError",
     "DiskFullError",
+    "InputOutputError",
     "ModelDirectoryMissingError",
     "ModelLoadError",
+    "NoSuchFileError",
     "NonFiniteObjectiveError",
     "NonFiniteWeightError",
     "NotAModelDirectoryError",
@@ -123,6 +125,20 @@ class DiskFullError(NpsError, OSError):
 
     id = "io.disk_full"
     exit_code = 45
+
+
+class NoSuchFileError(NpsError, FileNotFoundError):
+    """A file that was named does not exist."""
+
+    id = "io.no_such_file"
+    exit_code = 46
+
+
+class InputOutputError(NpsError, OSError):
+    """The system refused to read or write."""
+
+    id = "io.error"
+    exit_code = 47
 
 
 class BadOptionError(NpsError, ValueError):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from formats.base import BaseTensor
+    from formats.container import Container
     from formats.directory import TaskDirectory
     from formats.index import TaskEntry
     from nps_store.store import Files
@@ -76,3 +77,11 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r} {self.nbytes} bytes {self.meta.get('method', {})}>"
+
+
+def task_nbytes(container: Container, name: str) -> int:
+    """Bytes of a task, its directory and the attached files that the base does not share."""
+    directory = container.directory(name)
+    stored = container.root.files
+    attached = {ref.hash for ref in directory.files.values()} & set(stored)
+    return container.root.tasks[name].nbytes + sum(stored[key].section.nbytes for key in attached)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nps_store.compress.options import TaskSource
 from nps_store.errors import BadOptionError
+
+if TYPE_CHECKING:
+    from nps_store.compress import TaskSource
 
 StorePath = Annotated[Path, typer.Argument(help="The store (.nps).", show_default=False)]
 TaskName = Annotated[str, typer.Argument(help="Name of a task in the store.", show_default=False)]
@@ -86,8 +88,14 @@ def task_sources(tasks: list[str], calibrations: list[str] | None) -> list[TaskS
     Raises:
         BadOptionError: Not of that form, or a calibration file for a task that is not given.
     """
-    files = dict(_pair("--calib", text) for text in calibrations or [])
+    from nps_store.compress import TaskSource
+
     pairs = [_pair("--task", text) for text in tasks]
+    files: dict[str, Path] = {}
+    for name, path in (_pair("--calib", text) for text in calibrations or []):
+        if name in files:
+            raise BadOptionError(f"--calib names task {name!r} twice; give it one file")
+        files[name] = path
     unknown = sorted(set(files) - {name for name, _ in pairs})
     if unknown:
         raise BadOptionError(f"--calib names task {unknown[0]!r}, which no --task gives")

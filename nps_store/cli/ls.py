@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nps_store.cli import arguments as arg
 from nps_store.cli.output import emit, share, size, table
+from nps_store.task import task_nbytes
 
 if TYPE_CHECKING:
     from formats.container import Container
@@ -46,8 +47,6 @@ def ls(store: arg.StorePath, as_json: arg.Json = False) -> None:
 
 def describe(container: Container, name: str) -> dict[str, Any]:
     """What is known of a task without its weights."""
-    from nps_store.compress.writing import task_nbytes
-
     directory = container.directory(name)
     meta: dict[str, Any] = dict(directory.meta)
     return {

@@ -23,7 +23,8 @@ def emit(document: dict[str, Any], *, as_json: bool, text: RenderableType) -> No
     if as_json:
         sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
     else:
-        Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(text)
+        width = None if sys.stdout.isatty() else PIPE_WIDTH
+        Console(width=width, markup=False, emoji=False).print(text)
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
@@ -51,10 +52,10 @@ class CompressProgress:
     """Shows a running compression on stderr: a live line on a terminal, plain lines elsewhere."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._console = Console(stderr=True, quiet=quiet)
+        self._console = Console(stderr=True, quiet=quiet, markup=False, emoji=False)
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(pulse_style="cyan"),
             TimeElapsedColumn(),
             console=self._console,

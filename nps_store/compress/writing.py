@@ -14,6 +14,7 @@ from formats.writer import ContainerWriter
 from nps_store.identity import describe
 from nps_store.records import to_bits
 from nps_store.store import Store
+from nps_store.task import task_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -109,11 +110,3 @@ class TaskSink:
             with Container.open(path) as container:
                 nbytes = task_nbytes(container, fine_tune.name)
                 yield Store(path, container, self._base), nbytes
-
-
-def task_nbytes(container: Container, name: str) -> int:
-    """Bytes of a task, its directory and the attached files that the base does not share."""
-    directory = container.directory(name)
-    stored = container.root.files
-    attached = {ref.hash for ref in directory.files.values()} & set(stored)
-    return container.root.tasks[name].nbytes + sum(stored[key].section.nbytes for key in attached)

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from nps_store.store import Change, Files, Store
+    from nps_store.store import Change, Store
+    from nps_store.task import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,9 @@ class LiveBase:
         self._pristine = body.hash()
         self._current: PreparedTask | None = None
         self._log = UndoLog()
-        self._tokenizers: dict[frozenset[tuple[str, str]], PreTrainedTokenizerBase] = {}
+        self._tokenizers: WeakValueDictionary[frozenset[object], PreTrainedTokenizerBase] = (
+            WeakValueDictionary()
+        )
 
     @classmethod
     def load(cls, store: Store, *, device: str = "cpu") -> LiveBase:
@@ -137,7 +141,7 @@ class LiveBase:
             name=name,
             content_hash=task.content_hash,
             shell=shell,
-            tokenizer=self._tokenizer(task.files),
+            tokenizer=self._tokenizer(task),
             changes=() if copy else tuple(patches),
             own_body=copy,
             nbytes=held + head,
@@ -196,14 +200,17 @@ class LiveBase:
         base: BaseSource = GrownBase(self.store.base, rows, config) if rows else self.store.base
         return Body(base, device=str(self.body.device), dtype=self.body.dtype)
 
-    def _tokenizer(self, files: Files) -> PreTrainedTokenizerBase:
-        """Tasks with equal files share one tokenizer."""
-        key = frozenset((name, ref.hash) for name, ref in files.refs.items() if "token" in name)
-        if key not in self._tokenizers:
+    def _tokenizer(self, task: Task) -> PreTrainedTokenizerBase:
+        """Tasks share a tokenizer while all that it is made from is equal."""
+        named = {name: ref.hash for name, ref in task.files.refs.items() if name != "config.json"}
+        classes = (task.config.get("model_type"), task.config.get("tokenizer_class"))
+        key = frozenset([*named.items(), classes])
+        tokenizer = self._tokenizers.get(key)
+        if tokenizer is None:
             with tempfile.TemporaryDirectory(prefix="nps-tokenizer-") as directory:
-                files.write_to(Path(directory))
-                self._tokenizers[key] = load_tokenizer(Path(directory))
-        return self._tokenizers[key]
+                task.files.write_to(Path(directory))
+                tokenizer = self._tokenizers[key] = load_tokenizer(Path(directory))
+        return tokenizer
 
 
 def bind(
