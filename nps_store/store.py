@@ -17,7 +17,7 @@ from nps_store.checkpoint import DTYPES
 from nps_store.identity import find_base
 from nps_store.records import patch_of, values_of
 from nps_store.switch import Patch, Replace, apply_
-from nps_store.task import Task
+from nps_store.task import Task, task_nbytes
 
 if TYPE_CHECKING:
     import os
@@ -126,7 +126,13 @@ class Store:
         """
         container = self._container
         directory = container.directory(name)
-        return Task(directory, container.root.tasks[name], container.base.tensors, self.files(name))
+        return Task(
+            directory,
+            container.root.tasks[name],
+            container.base.tensors,
+            self.files(name),
+            nbytes=task_nbytes(container, name),
+        )
 
     def files(self, name: str) -> Files:
         """The task's attached files.

@@ -23,6 +23,8 @@ class Task:
         name: Its name, which is its model id when served.
         directory: Its tensors and how they are stored.
         files: Its configuration, tokenizer and the like.
+        nbytes: Bytes it takes in the store: weights, directory, and the attached files that the
+            base does not share.
     """
 
     def __init__(
@@ -31,10 +33,13 @@ class Task:
         entry: TaskEntry,
         base: Sequence[BaseTensor],
         files: Files,
+        *,
+        nbytes: int,
     ) -> None:
         self.name = directory.name
         self.directory = directory
         self.files = files
+        self.nbytes = nbytes
         self._entry = entry
         self._base = base
 
@@ -42,11 +47,6 @@ class Task:
     def content_hash(self) -> str:
         """Changes whenever anything of the task does."""
         return self._entry.content_hash
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the task in the store, its directory included (attached files apart)."""
-        return self._entry.nbytes
 
     @property
     def dtype(self) -> str:

@@ -227,6 +227,7 @@ def _decide(job: _Job, sink: TaskSink, options: Options, progress: Progress) -> 
         "tool": f"nps-store {version('nps-store')}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "method": options.method if found is not None else "exact",
+        "keep": stored.keep,
         "seed": options.seed,
         "quality": None if quality is None else quality.to_json(),
         "source": {
