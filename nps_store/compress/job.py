@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from formats.container import Container
 from formats.writer import ContainerWriter
 from nps_store.calibration import Quality, Row, read_rows
 from nps_store.checkpoint import Checkpoint
@@ -25,6 +26,7 @@ from nps_store.compress.rate import choose
 from nps_store.compress.writing import TaskSink
 from nps_store.errors import BadOptionError, CalibrationError, StoreExistsError, TaskExistsError
 from nps_store.store import Store
+from nps_store.task import task_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from nps_store.compress.rate import Choice
     from nps_store.search import Found, Selection
     from nps_store.sources import BaseSource
+
+RECORD_NBYTES = 1024
+"""Room left in a byte budget for what is noted of a task, which is known only at the end."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ def compress(
             path_hint=_hint(source.path, out.parent),
         )
         _write(writer, sink, decided)
-    return [task.stored for task in decided]
+    return _as_written(out, decided)
 
 
 def add(
@@ -168,7 +173,7 @@ def add(
                         raise _taken(task.stored.name)
                     writer.remove_task(task.stored.name)
             _write(writer, sink, decided)
-    return [task.stored for task in decided]
+    return _as_written(path, decided)
 
 
 def _hint(base: Path, store_directory: Path) -> str:
@@ -181,6 +186,14 @@ def _write(writer: ContainerWriter, sink: TaskSink, decided: Sequence[_Decided])
     for task in decided:
         sink.write(writer, task.fine_tune, task.encoded(), absent=task.absent, meta=task.meta)
     writer.commit()
+
+
+def _as_written(path: str | os.PathLike[str], decided: Sequence[_Decided]) -> list[Stored]:
+    with Container.open(path) as container:
+        return [
+            replace(task.stored, nbytes=task_nbytes(container, task.stored.name))
+            for task in decided
+        ]
 
 
 def _decide(job: _Job, sink: TaskSink, options: Options, progress: Progress) -> _Decided:
@@ -199,7 +212,8 @@ def _decide(job: _Job, sink: TaskSink, options: Options, progress: Progress) -> 
         progress.stage(fine_tune.name, "search")
         choice = choose(
             fine_tune, calibration, options,
-            nbytes_of=lambda selection: _nbytes(fine_tune, sink, selection), progress=progress,
+            nbytes_of=lambda selection: _nbytes(fine_tune, sink, selection) + RECORD_NBYTES,
+            progress=progress,
         )  # fmt: skip
         found = choice.found
         if choice.target is not None and found.check < choice.target:
