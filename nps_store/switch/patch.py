@@ -26,7 +26,11 @@ class Patch(Protocol):
         """Resident bytes."""
 
     def new_values(self, old: Tensor) -> Tensor:
-        """Values to write at `index`, in `old`'s dtype; `old` holds the base's values there."""
+        """Values to write at `index`, in `old`'s dtype; `old` holds the base's values there.
+
+        Raises:
+            ValueError: The patch is for another number of elements.
+        """
 
     def to(self, device: torch.device | str) -> Patch:
         """The same patch with its arrays on `device`."""
@@ -108,6 +112,7 @@ class XorAll:
 
     def new_values(self, old: Tensor) -> Tensor:
         """The task's exact bits, in `old`'s dtype."""
+        _check_size(self.bits, old)
         return (old.view(self.bits.dtype) ^ self.bits).view(old.dtype)
 
     def to(self, device: torch.device | str) -> XorAll:
@@ -133,6 +138,7 @@ class Replace:
 
     def new_values(self, old: Tensor) -> Tensor:
         """The stored values, flat, in `old`'s dtype."""
+        _check_size(self.values, old)
         return self.values.reshape(-1).to(old.dtype)
 
     def to(self, device: torch.device | str) -> Replace:
@@ -146,6 +152,13 @@ def bits_dtype(itemsize: int) -> torch.dtype:
 
 
 def _add(old: Tensor, delta: Tensor) -> Tensor:
+    _check_size(delta, old)
     if old.dtype == torch.float64:
         return old + delta.to(torch.float64)
     return (old.to(torch.float32) + delta).to(old.dtype)
+
+
+def _check_size(given: Tensor, old: Tensor) -> None:
+    """Torch would broadcast a single element."""
+    if given.numel() != old.numel():
+        raise ValueError(f"patch of {given.numel()} elements for {old.numel()}")
