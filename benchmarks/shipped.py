@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,7 +23,9 @@ from nps_store.cli.output import CompressProgress
 from nps_store.compress import Options, TaskSource, compress
 from nps_store.evaluate import evaluate_task
 from nps_store.store import Store
-from nps_store.task import Task
+
+if TYPE_CHECKING:
+    from nps_store.task import Task
 
 EXAMPLES = Path("examples")
 STORE = EXAMPLES / "debian-8tasks.nps"

@@ -113,6 +113,17 @@ def encode(
     return {key: value.to(device) for key, value in batch.items()}
 
 
+def progress_bar() -> Progress:
+    """A bar with the time left, on stderr."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def tokenizer(base: Path) -> PreTrainedTokenizerBase:
+    """The base's tokenizer, which every fine-tune here shares."""
+    return AutoTokenizer.from_pretrained(base)
+
+
 @torch.inference_mode()
 def accuracy(
     model: PreTrainedModel,
@@ -180,9 +191,8 @@ def main(
     """Train the zoo of 8 classification fine-tunes."""
     base = minilm.base_dir()
     recipe = Recipe(epochs=epochs, seed=seed)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     table = Table("task", "test accuracy")
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with progress_bar() as progress:
         for name in task or debian.TASKS:
             for split in ("calibration", "test"):
                 debian.write_jsonl(out / "data" / f"{name}.{split}.jsonl", name, split)

@@ -1,0 +1,104 @@
+"""Renders what documents state from what was measured and from the code: `make docs`.
+
+A document marks a generated part with `<!-- generated: NAME -->` and `<!-- end -->`. A test
+compares the documents with what this would write.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from formats.errors import NpsError
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = ("README.md", "docs/errors.md")
+_PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.S)
+
+
+def shipped_table() -> str:
+    """Size and accuracy of the shipped store."""
+    result = _read("shipped")
+    rows = [
+        "| task | dense accuracy | stored accuracy | ratio | dense | stored |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {row['task']} | {row['dense']:.3f} | {row['stored']:.3f} | {row['ratio']:.3f} "
+        f"| {row['dense_nbytes'] / 1e6:.1f} MB | {row['nbytes'] / 1e3:.0f} kB |"
+        for row in result["tasks"]
+    ]
+    n_dense = sum(row["dense_nbytes"] for row in result["tasks"])
+    rows.append(
+        f"| **all {len(result['tasks'])}** | | | **{result['mean_ratio']:.3f}** (mean) "
+        f"| **{n_dense / 1e6:.0f} MB** fp32 | **{result['store_nbytes'] / 1e6:.2f} MB**, the file |"
+    )
+    return "\n".join(rows) + f"\n\n{_origin(result)}\n"
+
+
+def switch_table() -> str:
+    """How long a switch takes."""
+    result = _read("switch")
+    rows = ["| what | median | p99 |", "|---|---|---|"]
+    rows += [
+        f"| {what} | {spread['p50']:.1f} ms | {spread['p99']:.1f} ms |"
+        for what, spread in result["milliseconds"].items()
+    ]
+    return "\n".join(rows) + f"\n\n{_origin(result)}\n"
+
+
+def errors_table() -> str:
+    """Every error class with its exit code."""
+    import nps_store.errors
+    import server.errors  # noqa: F401 (its classes join the tree)
+
+    rows = ["| exit code | id | meaning |", "|---|---|---|"]
+    rows += [
+        f"| {error.exit_code} | `{error.id}` | {(error.__doc__ or '').splitlines()[0]} |"
+        for error in sorted(_subclasses(nps_store.errors.NpsError), key=lambda e: e.exit_code)
+    ]
+    return "\n".join(rows) + "\n"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "shipped_table": shipped_table,
+    "switch_table": switch_table,
+    "errors_table": errors_table,
+}
+
+
+def render(document: str) -> str:
+    """The document as it should be."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return _PART.sub(lambda match: match[1] + PARTS[match[2]]() + match[3], text)
+
+
+def _subclasses(kind: type[NpsError]) -> set[type[NpsError]]:
+    return {kind}.union(*(_subclasses(child) for child in kind.__subclasses__()))
+
+
+def _origin(result: dict[str, Any]) -> str:
+    packages = result["packages"]
+    return (
+        f"Measured by `{result['command']}` on {result['cores']} cores of {result['processor']} "
+        f"({result['device']}), torch {packages['torch']}, {result['date']}, "
+        f"commit `{result['commit']}`."
+    )
+
+
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+if __name__ == "__main__":
+    for name in DOCUMENTS:
+        (ROOT / name).write_text(render(name), encoding="utf-8")
+        sys.stderr.write(f"rendered {name}\n")

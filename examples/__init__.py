@@ -1,0 +1,1 @@
+"""The shipped store and what can be done with it."""
