@@ -135,7 +135,7 @@ class RateSearch:
         if found.check < target:
             return found
         factor = self._plan.shrink
-        while factor < 0.9 and not self._clock.over and found.selection.n_kept > 0:
+        while factor < 0.9 and not self._clock.over and found.selection.n_kept > 1:
             keep = found.keep * factor
             tried = self._rung(keep, self._trial(keep, found.candidate), target)
             if tried.check >= target:

@@ -42,6 +42,7 @@ class Pool:
         score: float32 [n].
         band: uint8 [n], 0 is the band of smallest magnitude.
         numel: Elements of the whole task vector.
+        n_changed: Those of them that are not zero.
         energy: float64 [n_tensors], each tensor's sum of squares over *all* its elements.
         max_keep: The most elements that a candidate may keep.
     """
@@ -54,6 +55,7 @@ class Pool:
     score: Float32
     band: NDArray[np.uint8]
     numel: int
+    n_changed: int
     energy: NDArray[np.float64]
     max_keep: int
 
@@ -74,17 +76,19 @@ def collect(vectors: TaskVectors, *, rule: Rule, max_keep: int, seed: str) -> Po
     for chunk in _scored(vectors, rule, seed, edges):
         cell = _bins(chunk.score) + _N_BINS * chunk.band.astype(np.int64)
         histogram += np.bincount(cell, minlength=histogram.size).reshape(histogram.shape)
-    cut = np.array([_cut_bin(row, max_keep) for row in histogram])
+    # One more than may be kept: the threshold is found between the last kept and the next.
+    cut = np.array([_cut_bin(row, max_keep + 1) for row in histogram])
 
     tensors: dict[str, list[_Scored]] = {}
     energy: dict[str, float] = {}
-    numel = 0
+    numel = n_changed = 0
     for chunk in _scored(vectors, rule, seed, edges):
         chosen = (_bins(chunk.score) >= cut[chunk.band]) & (chunk.score > 0)
         tensors.setdefault(chunk.tensor, []).append(chunk.where(chosen))
         energy.setdefault(chunk.tensor, 0.0)
         energy[chunk.tensor] += float(np.square(chunk.tau, dtype=np.float64).sum())
         numel += len(chunk.tau)
+        n_changed += int(np.count_nonzero(chunk.tau))
     parts = [part for chunks in tensors.values() for part in chunks]
     sizes = [sum(len(part.tau) for part in chunks) for chunks in tensors.values()]
     return Pool(
@@ -96,6 +100,7 @@ def collect(vectors: TaskVectors, *, rule: Rule, max_keep: int, seed: str) -> Po
         score=np.concatenate([part.score for part in parts]),
         band=np.concatenate([part.band for part in parts]),
         numel=numel,
+        n_changed=n_changed,
         energy=np.array(list(energy.values())),
         max_keep=max_keep,
     )
@@ -119,7 +124,7 @@ class _Scored:
 
 def _scored(vectors: TaskVectors, rule: Rule, seed: str, edges: Float32) -> Iterator[_Scored]:
     for tensor, flat in vectors():
-        for start in range(0, len(flat), _CHUNK):
+        for start in range(0, max(len(flat), 1), _CHUNK):
             tau = flat[start : start + _CHUNK]
             magnitude = np.abs(tau)
             score = rule.score(magnitude, uniform(seed, tensor, start, len(tau)))

@@ -95,10 +95,13 @@ class Selector:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self._sorted = [np.sort(pool.score[pool.band == m]) for m in range(pool.rule.n_bands)]
+        bands = [pool.band == m for m in range(pool.rule.n_bands)]
+        self._sorted = [np.sort(pool.score[band]) for band in bands]
+        self._peaks = np.array([np.abs(pool.tau[band]).max(initial=0) for band in bands])
 
     def select(self, candidate: Candidate, *, keep: int) -> Selection:
-        """Keep `keep` elements (fewer only where the task vector has fewer non-zero ones)."""
+        """Keep `keep` elements; fewer where the task vector has fewer non-zero ones, or where a
+        step so fine would need levels beyond `MAX_LEVEL`."""
         pool = self.pool
         thresholds = self.thresholds(candidate, keep)
         kept = np.flatnonzero(pool.score >= thresholds[pool.band])
@@ -107,7 +110,7 @@ class Selector:
         if not pool.rule.levels:
             weights = np.exp(np.asarray(candidate.log_weights))[pool.band[kept]]
             if pool.rule.random:
-                scale *= pool.numel / max(len(kept), 1)
+                scale *= pool.n_changed / max(len(kept), 1)
             return Selection(pool, kept, None, (tau * weights * scale).astype(np.float32), 0.0)
         levels = self._levels(kept, thresholds)
         # The common value is the one whose projection on the task vector is the task vector's own,
@@ -118,27 +121,36 @@ class Selector:
         return Selection(pool, kept, signed, signed * step, float(step))
 
     def thresholds(self, candidate: Candidate, keep: int) -> Float32:
-        """Score each band's elements must reach, so that `keep` are kept in all; float32."""
+        """Score each band's elements must reach, so that `keep` are kept in all (at most);
+        float32."""
         if keep > self.pool.max_keep:
             raise ValueError(f"keep is {keep}; expected at most {self.pool.max_keep} as collected")
         weights = np.exp(np.asarray(candidate.log_weights))
 
+        def cuts(log_step: float) -> Float32:
+            with np.errstate(over="ignore"):  # an infinite threshold keeps nothing, as it should
+                edges: Float32 = (np.exp(log_step) / weights).astype(np.float32)
+            return edges
+
         def surplus(log_step: float) -> float:
-            cut = (np.exp(log_step) / weights).astype(np.float32)
             counts = [
                 len(scores) - int(np.searchsorted(scores, edge, side="left"))
-                for scores, edge in zip(self._sorted, cut, strict=True)
+                for scores, edge in zip(self._sorted, cuts(log_step), strict=True)
             ]
             return sum(counts) - (keep + 0.5)
 
-        finest, coarsest = -200.0, 80.0
+        finest, coarsest = self._finest(weights), 80.0
         if surplus(finest) < 0:
-            return np.zeros(len(weights), dtype=np.float32)
+            return cuts(finest)
         log_step = float(bisect(surplus, finest, coarsest, xtol=1e-9))
         while surplus(log_step) > 0:
             log_step += 1e-9
-        thresholds: Float32 = (np.exp(log_step) / weights).astype(np.float32)
-        return thresholds
+        return cuts(log_step)
+
+    def _finest(self, weights: NDArray[np.float64]) -> float:
+        """Logarithm of the finest step: where levels are stored, the largest must fit."""
+        peak = float((weights * self._peaks).max())
+        return float(np.log(peak / MAX_LEVEL)) if self.pool.rule.levels and peak else -200.0
 
     def _levels(self, kept: NDArray[np.int64], thresholds: Float32) -> NDArray[np.int8]:
         """Dithered rounding: floor(x + 1 - u) with x = w|tau|/step, at least 1 as x >= u."""

@@ -1,0 +1,152 @@
+"""The search for a rate, on objectives whose answer is known."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+from nps_store.search import MAX_KEEP, RULES, Plan, RateSearch, Stopwatch
+from tests.nps_store.search.vectors import Vectors, dense
+
+PLAN = Plan(evaluations=20)
+
+
+class Synthetic:
+    """Loss falls with the kept fraction as (knee / keep) ** 2, times a penalty for bad weights."""
+
+    def __init__(self, knee: float = 0.01, *, slope: float = 0.0) -> None:
+        self.knee, self.slope = knee, slope
+        self.rates: list[float] = []
+
+    def loss(self, selection) -> float:
+        keep = selection.n_kept / selection.pool.numel
+        self.rates.append(keep)
+        bands = selection.pool.band[selection.kept]
+        wrong = 5 - float(bands.mean()) if len(bands) else 5.0
+        return 0.05 * (self.knee / max(keep, 1e-9)) ** 2 * (1 + self.slope * wrong)
+
+    def check(self, selection) -> float:
+        return 1 - self.loss(selection)
+
+
+def rate_search(objective, *, rule="nps", vectors=None, plan=PLAN, **options):
+    return RateSearch(
+        vectors or Vectors((8000,)), RULES[rule], objective, plan=plan, seed="0:t", **options
+    )
+
+
+@pytest.mark.parametrize("rule", ["nps", "dither", "magnitude", "topk", "dare"])
+@pytest.mark.parametrize("knee", [0.002, 0.03])
+def test_finds_the_smallest_rate_that_meets_the_target(rule, knee):
+    """The loss is .05 just at the knee, so the target .95 is met from there on."""
+    found = rate_search(Synthetic(knee), rule=rule).at_quality(0.95)
+    assert found.check >= 0.95
+    assert knee <= found.keep * 1.01
+    assert found.keep < 1.35 * knee
+    assert found.selection.n_kept == round(found.keep * 8000)
+
+
+def test_searched_weights_let_a_smaller_rate_pass():
+    plain = rate_search(Synthetic(0.01, slope=1), rule="dither").at_quality(0.95)
+    searched = rate_search(Synthetic(0.01, slope=1), rule="nps").at_quality(0.95)
+    assert searched.keep < 0.8 * plain.keep
+    assert max(searched.candidate.log_weights) > 0.3
+
+
+def test_an_unreachable_target_says_so_at_the_largest_rate():
+    found = rate_search(Synthetic(10)).at_quality(0.95)
+    assert found.keep == MAX_KEEP
+    assert found.check < 0.95
+
+
+class Constant:
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def loss(self, selection) -> float:
+        return self.value
+
+    def check(self, selection) -> float:
+        return 1 - self.value
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("zeros", [0.0, 1.1])
+def test_a_task_whose_body_does_not_matter_ends_at_next_to_nothing(zeros):
+    found = rate_search(Constant(0.0), vectors=Vectors((300,), zeros=zeros)).at_quality(0.99)
+    assert found.selection.n_kept <= 1
+    assert found.check == 1
+
+
+def test_a_given_rate_is_kept():
+    for rule in RULES:
+        objective = Synthetic()
+        search = rate_search(objective, rule=rule)
+        found = search.at_keep(0.05)
+        assert found.selection.n_kept == 400
+        assert max(objective.rates) == objective.rates[-1] == 0.05
+        assert math.isfinite(found.loss)
+        assert search.n_evaluations == len(objective.rates) - 1  # one of them was the check
+
+
+def test_without_data_nothing_is_evaluated():
+    search = rate_search(None)
+    found = search.at_keep(0.02)
+    assert (found.selection.n_kept, search.n_evaluations) == (160, 0)
+    assert math.isnan(found.loss)
+    assert math.isnan(found.check)
+    assert set(found.candidate.log_weights) == {0.0}
+
+
+@pytest.mark.parametrize("rule", ["nps", "topk"])
+def test_equal_arguments_give_equal_results(rule):
+    vectors = Vectors((3000, 40))
+    first, again = (
+        rate_search(Synthetic(slope=0.5), rule=rule, vectors=vectors).at_quality(0.95)
+        for _ in range(2)
+    )
+    assert first.candidate == again.candidate
+    assert np.array_equal(dense(vectors, first.selection), dense(vectors, again.selection))
+
+
+def test_another_seed_is_another_selection():
+    vectors = Vectors((3000,))
+    found = [
+        RateSearch(vectors, RULES["dither"], None, plan=PLAN, seed=seed).at_keep(0.05)
+        for seed in ("0:a", "0:b")
+    ]
+    assert not np.array_equal(*(dense(vectors, one.selection) for one in found))
+
+
+def test_the_stopwatch_ends_the_search_at_the_best_so_far():
+    class Slow(Synthetic):
+        def loss(self, selection) -> float:
+            time.sleep(0.01)
+            return super().loss(selection)
+
+    began = time.monotonic()
+    search = rate_search(Slow(slope=1), plan=Plan(evaluations=10_000), stopwatch=Stopwatch(0.3))
+    found = search.at_keep(0.02)
+    assert 0.25 < time.monotonic() - began < 1.5
+    assert found.selection.n_kept == 160
+    assert search.n_evaluations > 5
+
+
+def test_every_evaluation_is_reported():
+    seen = []
+    search = rate_search(Synthetic(), report=lambda *trial: seen.append(trial))
+    search.at_keep(0.02)
+    assert [count for _, _, count in seen] == list(range(1, search.n_evaluations + 1))
+    assert {keep for keep, _, _ in seen} == {0.02}
+
+
+def test_resize_keeps_the_candidate():
+    search = rate_search(Synthetic(slope=1))
+    found = search.at_keep(0.05)
+    smaller = search.resize(found, 0.01)
+    assert smaller.candidate.vector() == pytest.approx(found.candidate.vector())
+    assert smaller.selection.n_kept == 80
+    assert search.unsearched(0.01).n_kept == 80
