@@ -68,11 +68,11 @@ def align(base: TensorTable, task: TensorTable, *, base_has_head: bool = False) 
         ours, theirs = task.shape(name), base.shape(base_name)
         if ours == theirs:
             shared.append((name, base_name))
-        elif len(ours) == len(theirs) == 2 and ours[1] == theirs[1] and ours[0] > theirs[0]:
-            grown.append((name, base_name))
         elif base_name in heads:
             new.append(name)
             continue
+        elif len(ours) == len(theirs) == 2 and ours[1] == theirs[1] and ours[0] > theirs[0]:
+            grown.append((name, base_name))
         else:
             raise ShapeMismatchError(
                 f"tensor {name!r} has shape {list(ours)}; expected {list(theirs)} as in the base; "

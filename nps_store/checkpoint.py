@@ -7,7 +7,6 @@ has no place in a store.
 from __future__ import annotations
 
 import json
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +38,9 @@ DTYPES: dict[str, torch.dtype] = {
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+
 # Files of a model directory that belong to the model's behaviour: configuration, tokenizer,
 # chat template, pooling. Weights are stored as tensors; everything else (logs, cards) is not ours.
 ATTACHED_SUFFIXES = frozenset({".json", ".txt", ".jinja", ".model", ".tiktoken", ".vocab"})
@@ -48,6 +50,11 @@ MAX_ATTACHED_NBYTES = 64 << 20
 
 class Checkpoint:
     """Read-only view of one model directory. Tensors are read when asked for; not thread-safe.
+
+    Attributes:
+        path: The directory.
+        config: The parsed `config.json`.
+        names: Of all tensors, sorted.
 
     Raises:
         ModelDirectoryMissingError: There is no such directory.
@@ -60,14 +67,19 @@ class Checkpoint:
             raise ModelDirectoryMissingError(
                 f"{self.path}: no such directory; expected a Hugging Face model directory"
             )
-        self._shards = {name: self._open(name) for name in self._shard_names()}
-        self._where = self._locate()
+        if not (self.path / "config.json").is_file():
+            raise NotAModelDirectoryError(
+                f"{self.path}: no config.json; expected a Hugging Face model directory"
+            )
+        self.config = self._read_json("config.json")
+        weight_map = self._weight_map()
+        shards = sorted(set(weight_map.values())) or [self._single_file()]
+        self._where = self._locate({name: self._open(name) for name in shards})
+        for name in sorted(weight_map.keys() - self._where.keys()):
+            raise NotAModelDirectoryError(
+                f"{self.path}: tensor {name!r} of the index is not in its shard {weight_map[name]}"
+            )
         self.names: tuple[str, ...] = tuple(sorted(self._where))
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """The parsed `config.json`."""
-        return self._read_json("config.json")
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, without reading it."""
@@ -104,31 +116,29 @@ class Checkpoint:
                 and not name.endswith(".index.json")
                 and not any(part.startswith(".") for part in Path(name).parts)
                 and name.count("/") <= 1
+                and not name.startswith("checkpoint-")  # of a training run, as the Trainer saves
                 and path.stat().st_size <= MAX_ATTACHED_NBYTES
             ):
                 found[name] = path
         return found
 
-    def _shard_names(self) -> list[str]:
-        if not (self.path / "config.json").is_file():
-            raise NotAModelDirectoryError(
-                f"{self.path}: no config.json; expected a Hugging Face model directory"
-            )
-        if (self.path / "model.safetensors.index.json").is_file():
-            index = self._read_json("model.safetensors.index.json")
-            weight_map = index.get("weight_map")
-            if not isinstance(weight_map, dict) or not weight_map:
-                raise NotAModelDirectoryError(
-                    f"{self.path}: model.safetensors.index.json has no weight_map"
-                )
-            return sorted(set(weight_map.values()))
-        if (self.path / "model.safetensors").is_file():
-            return ["model.safetensors"]
+    def _weight_map(self) -> dict[str, str]:
+        """Shard of every tensor; empty where the checkpoint is one file."""
+        if not (self.path / INDEX_NAME).is_file():
+            return {}
+        weight_map = self._read_json(INDEX_NAME).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise NotAModelDirectoryError(f"{self.path / INDEX_NAME}: it has no weight_map")
+        if not all(isinstance(shard, str) for shard in weight_map.values()):
+            raise NotAModelDirectoryError(f"{self.path / INDEX_NAME}: a shard's name is no string")
+        return weight_map
+
+    def _single_file(self) -> str:
+        if (self.path / WEIGHTS_NAME).is_file():
+            return WEIGHTS_NAME
         other = sorted(path.name for path in self.path.glob("*.bin"))
         hint = f" (found {other[0]}: convert it to safetensors first)" if other else ""
-        raise NotAModelDirectoryError(
-            f"{self.path}: no model.safetensors and no model.safetensors.index.json{hint}"
-        )
+        raise NotAModelDirectoryError(f"{self.path}: no {WEIGHTS_NAME} and no {INDEX_NAME}{hint}")
 
     def _open(self, shard: str) -> Any:  # noqa: ANN401 (safetensors exports no type)
         path = self.path / shard
@@ -139,9 +149,9 @@ class Checkpoint:
         except (SafetensorError, OSError) as error:
             raise NotAModelDirectoryError(f"{path}: not a safetensors file ({error})") from error
 
-    def _locate(self) -> dict[str, Any]:
+    def _locate(self, shards: dict[str, Any]) -> dict[str, Any]:
         where: dict[str, Any] = {}
-        for shard, handle in self._shards.items():
+        for shard, handle in shards.items():
             for name in handle.keys():  # noqa: SIM118 (a safetensors handle is no mapping)
                 if name in where:
                     raise NotAModelDirectoryError(
