@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+import transformers
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -113,6 +114,12 @@ def encode(
     return {key: value.to(device) for key, value in batch.items()}
 
 
+def quiet() -> None:
+    """Keep transformers from reporting the new head of every model on its way in and out."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
 def progress_bar() -> Progress:
     """A bar with the time left, on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -189,6 +196,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of head, order and dropout.")] = 1,
 ) -> None:
     """Train the zoo of 8 classification fine-tunes."""
+    quiet()
     base = minilm.base_dir()
     recipe = Recipe(epochs=epochs, seed=seed)
     table = Table("task", "test accuracy")

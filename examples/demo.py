@@ -41,6 +41,7 @@ Rows = list[dict[str, str]]
 def main() -> None:
     """Run the demonstration; exit 1 if the live task is not served well."""
     start = time.monotonic()
+    zoo.quiet()
     with tempfile.TemporaryDirectory(prefix="nps-demo-") as folder:
         store = Path(folder) / "demo.nps"
         shutil.copyfile(SHIPPED, store)
