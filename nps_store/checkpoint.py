@@ -179,6 +179,8 @@ class Checkpoint:
 def raw_bytes(tensor: Tensor) -> memoryview:
     """The tensor's bytes in C order, little-endian, without a copy where it is contiguous."""
     flat = tensor.detach().contiguous().reshape(-1)
+    if not flat.numel():  # may have strides that no view of bytes can have
+        return memoryview(b"")
     return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 

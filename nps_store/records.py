@@ -61,6 +61,8 @@ def to_bits(tensor: Tensor) -> NDArray[Any]:
 
 def from_bits(bits: NDArray[Any], dtype: str) -> Tensor:
     """Inverse of `to_bits`, flat."""
+    if not len(bits):  # of which torch makes no tensor
+        return torch.empty(0, dtype=DTYPES[dtype])
     return torch.frombuffer(bytearray(bits.tobytes()), dtype=DTYPES[dtype])
 
 

@@ -5,6 +5,7 @@ Reading takes no lock. A `Store` shows one generation until `refresh` is called.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from formats.container import Container
+from formats.errors import located
+from formats.roots import select_root
 from nps_store.checkpoint import DTYPES
 from nps_store.identity import find_base
 from nps_store.records import patch_of, values_of
@@ -20,13 +23,13 @@ from nps_store.switch import Patch, Replace, apply_
 from nps_store.task import Task, task_nbytes
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Collection, Iterator, Mapping
     from types import TracebackType
 
     from formats.attachments import FileRef
     from formats.base import BaseTensor
     from formats.directory import TaskDirectory, TensorEntry
+    from formats.layout import RootPointer
     from formats.task_reader import TaskReader
     from nps_store.sources import BaseSource
 
@@ -108,8 +111,11 @@ class Store:
         return self._container.base.tensors
 
     def refresh(self) -> bool:
-        """Show the newest generation; True if that is another one than before."""
-        if self._container.newest_generation() == self._container.generation:
+        """Show the newest generation; True if that is another one than before.
+
+        A store that was made anew under the same path is told apart even at an equal number.
+        """
+        if newest_root(self.path) == self._container.selection.pointer:
             return False
         newest = Container.open(self.path)
         if newest.base.tensors != self._container.base.tensors:
@@ -236,6 +242,16 @@ class Store:
             shape = (entry.shape[0] - base.shape[0], *entry.shape[1:])
             rows = values_of(extra, shape, dtype)
         return Change(entry.name, base.name, None if record is None else patch_of(record), rows)
+
+
+def newest_root(path: Path) -> RootPointer:
+    """Where the newest root index of a store is, and its checksum; reads only the root slots."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with located(path=path):
+            return select_root(fd).pointer
+    finally:
+        os.close(fd)
 
 
 class Files:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from formats.index import TaskEntry
     from nps_store.store import Files
 
+FLOATING = ("F32", "BF16", "F16", "F64")
+
 
 class Task:
     """A stored task.
@@ -51,7 +53,7 @@ class Task:
     @property
     def dtype(self) -> str:
         """Dtype of its weights as safetensors names it."""
-        floating = (tensor.dtype for tensor in self._base if tensor.dtype.endswith(("F16", "F32")))
+        floating = (tensor.dtype for tensor in self._base if tensor.dtype in FLOATING)
         return self.directory.dtype or next(floating, "F32")
 
     @property

@@ -58,21 +58,22 @@ def encode(fine_tune: FineTune, selection: Selection | None) -> Iterator[Encoded
     rows = fine_tune.rows()
     for name, base_name in sorted((*fine_tune.alignment.shared, *fine_tune.alignment.grown)):
         exact = selection is None or not DTYPES[fine_tune.base.dtype(base_name)].is_floating_point
-        if exact and fine_tune.checkpoint.dtype(name) != fine_tune.base.dtype(base_name):
+        if exact and _is_underivable(fine_tune, name, base_name):
             yield _whole(fine_tune, name)  # stored as a new tensor: nothing to derive it from
             continue
         record = _xor(fine_tune, name, base_name) if exact else kept.get(base_name)
         extra = None
         if base_name in grown:
             extra = _own(rows[base_name], exact=exact)
-        if record is not None or extra is not None:
+        is_renamed = name != fine_tune.alignment.prefix + base_name
+        if record is not None or extra is not None or is_renamed:
             dtype = fine_tune.work_dtype(base_name)
             shape = fine_tune.checkpoint.shape(name)
             yield Encoded(name, dtype, shape, index[base_name], record, extra)
     for name in fine_tune.alignment.new:
-        tensor = fine_tune.checkpoint.tensor(name)
+        tensor = fine_tune.tensor(name)
         own = _own(tensor, exact=selection is None)
-        yield Encoded(name, fine_tune.checkpoint.dtype(name), tuple(tensor.shape), None, own)
+        yield Encoded(name, fine_tune.own_dtype(name), tuple(tensor.shape), None, own)
 
 
 def absent(fine_tune: FineTune, *, exact: bool) -> tuple[int, ...]:
@@ -81,8 +82,7 @@ def absent(fine_tune: FineTune, *, exact: bool) -> tuple[int, ...]:
     gone = {index[name] for name in fine_tune.alignment.absent}
     for name, base_name in (*fine_tune.alignment.shared, *fine_tune.alignment.grown):
         floating = DTYPES[fine_tune.base.dtype(base_name)].is_floating_point
-        same = fine_tune.checkpoint.dtype(name) == fine_tune.base.dtype(base_name)
-        if (exact or not floating) and not same:
+        if (exact or not floating) and _is_underivable(fine_tune, name, base_name):
             gone.add(index[base_name])
     return tuple(sorted(gone))
 
@@ -106,17 +106,22 @@ def _sparse_records(
             yield base_name, DenseLevels(numel, dense, scales)
 
 
+def _is_underivable(fine_tune: FineTune, name: str, base_name: str) -> bool:
+    """Whether the task's bits cannot be told from the base's: they are of another dtype."""
+    return fine_tune.own_dtype(name) != fine_tune.work_dtype(base_name)
+
+
 def _xor(fine_tune: FineTune, name: str, base_name: str) -> XorBits | None:
-    base = to_bits(fine_tune.base.tensor(base_name))
-    bits = to_bits(fine_tune.checkpoint.tensor(name))[: len(base)] ^ base
+    base = to_bits(fine_tune.base_tensor(base_name))
+    bits = to_bits(fine_tune.tensor(name))[: len(base)] ^ base
     if not bits.any():
         return None
-    return XorBits(len(bits), bits, fine_tune.base.dtype(base_name))
+    return XorBits(len(bits), bits, fine_tune.work_dtype(base_name))
 
 
 def _whole(fine_tune: FineTune, name: str) -> Encoded:
-    tensor = fine_tune.checkpoint.tensor(name)
-    dtype = fine_tune.checkpoint.dtype(name)
+    tensor = fine_tune.tensor(name)
+    dtype = fine_tune.own_dtype(name)
     record = DenseBits(tensor.numel(), to_bits(tensor), dtype)
     return Encoded(name, dtype, tuple(tensor.shape), None, record)
 

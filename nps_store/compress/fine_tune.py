@@ -66,6 +66,19 @@ class FineTune:
         """A base tensor in the dtype the task works in."""
         return self.base.tensor(base_name).to(DTYPES[self.work_dtype(base_name)])
 
+    def own_dtype(self, name: str) -> str:
+        """Dtype of a tensor of the fine-tune, as it is or in the dtype to work in."""
+        own = self.checkpoint.dtype(name)
+        return self.dtype if self.dtype and DTYPES[own].is_floating_point else own
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor of the fine-tune, as it is or in the dtype to work in.
+
+        Raises:
+            NonFiniteWeightError: It holds NaN or Inf.
+        """
+        return self.checkpoint.tensor(name).to(DTYPES[self.own_dtype(name)])
+
     @cached_property
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """(task name, base name) of floating tensors that have a delta, in the base's order."""
@@ -94,7 +107,7 @@ class FineTune:
     def rows(self) -> dict[str, Tensor]:
         """Rows appended to the base's tensors, by base name."""
         return {
-            base_name: self.checkpoint.tensor(name)[self.base.shape(base_name)[0] :]
+            base_name: self.tensor(name)[self.base.shape(base_name)[0] :]
             for name, base_name in self.alignment.grown
         }
 

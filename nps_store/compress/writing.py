@@ -55,13 +55,13 @@ class TaskSink:
         )
         if embed:
             with writer.base_writer() as out:
-                for tensor in self._tensors:
+                for index, tensor in enumerate(self._tensors):
                     bits = to_bits(self._base.tensor(tensor.name))
                     out.add(
                         tensor.name,
                         dtype=tensor.dtype,
                         shape=tensor.shape,
-                        base=None,
+                        base=index,
                         record=DenseBits(len(bits), bits, tensor.dtype),
                     )
                 out.finish()
