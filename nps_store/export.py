@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from nps_store.errors import StoreExistsError
@@ -30,39 +32,64 @@ def export_task(
 ) -> int:
     """Write a task's weights, bit-identical to `store.materialize`, and its files.
 
-    The directory appears only once it is complete. Peak memory is one shard.
+    The directory appears only once it is complete, and one that is replaced stays until then.
+    Peak memory is one shard.
 
     Args:
         store: Where the task is.
         name: The task.
         out: Directory to create.
-        overwrite: Replace a directory that is there.
+        overwrite: Replace a model directory that is there.
         max_shard_nbytes: Weights beyond this go into further files.
 
     Returns:
         Bytes of weights.
 
     Raises:
-        StoreExistsError: `out` exists.
+        StoreExistsError: `out` exists, or is no model directory that could be replaced.
         TaskNotFoundError: There is no such task.
         FormatError: The stored task is damaged.
     """
     out = Path(out)
     task = store.task(name)
-    if out.exists() and not overwrite:
-        raise StoreExistsError(f"{out}: already exists; use --overwrite to replace it")
+    _check_target(out, overwrite=overwrite)
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
         task.files.write_to(partial)
         nbytes = _write_weights(store, name, partial, max_shard_nbytes)
-        if out.exists():
-            shutil.rmtree(out)
-        partial.rename(out)
+        _publish(partial, out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return nbytes
+
+
+def _check_target(out: Path, *, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not overwrite:
+        raise StoreExistsError(f"{out}: already exists; use --overwrite to replace it")
+    if not out.is_dir() or (any(out.iterdir()) and not (out / "config.json").is_file()):
+        raise StoreExistsError(
+            f"{out}: already exists and is no model directory, so it is not replaced; "
+            "choose another place"
+        )
+
+
+def _publish(partial: Path, out: Path) -> None:
+    """Put the finished directory in place; what was there goes only after that."""
+    if not out.exists():
+        partial.rename(out)
+        return
+    old = out.with_name(f"{out.name}.old-{os.getpid()}")
+    out.rename(old)
+    try:
+        partial.rename(out)
+    except BaseException:
+        old.rename(out)
+        raise
+    shutil.rmtree(old)
 
 
 def _write_weights(store: Store, name: str, directory: Path, limit: int) -> int:
@@ -71,7 +98,7 @@ def _write_weights(store: Store, name: str, directory: Path, limit: int) -> int:
     total = 0
 
     def flush() -> None:
-        save_file(pending, directory / f"shard-{len(shards)}", metadata={"format": "pt"})
+        _save(pending, directory / f"shard-{len(shards)}")
         shards.append(list(pending))
         pending.clear()
 
@@ -84,6 +111,16 @@ def _write_weights(store: Store, name: str, directory: Path, limit: int) -> int:
     flush()
     _name_shards(directory, shards, total)
     return total
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # what the system said is in its text only
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def _name_shards(directory: Path, shards: list[list[str]], total: int) -> None:
