@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nps_store.calibration import Examples, Outputs, Row, Runner, accuracy, read_rows
-from nps_store.checkpoint import Checkpoint
+from nps_store.checkpoint import DTYPES, Checkpoint
 from nps_store.errors import BadOptionError, CalibrationError
 from nps_store.modeling import Body, LiveBase, Shell
 from nps_store.modeling.shell import Pooling, load_tokenizer
@@ -69,7 +69,7 @@ def evaluate_task(
         UnsupportedTaskError: The task cannot be run here.
     """
     rows = read_rows(data)
-    live = LiveBase.load(store, device=device)
+    live = LiveBase.load(store, device=device, dtype=DTYPES[store.task(name).dtype])
     grown = any(change.rows is not None for change in store.changes(name))
     prepared = live.prepare(name, copy=grown)
     examples = Examples.of(rows, prepared.shell, prepared.tokenizer, where=str(data))
@@ -107,6 +107,7 @@ def _dense_outputs(checkpoint: Checkpoint, rows: list[Row], device: str, where: 
         body,
         pooling=Pooling.from_files(lambda n: files[n].read_bytes() if n in files else None),
     )
-    shell.load_head_({name: checkpoint.tensor(name) for name in shell.head})
+    own = [name for name in checkpoint.names if name in shell.head]
+    shell.load_head_({name: checkpoint.tensor(name) for name in own})
     tokenizer = load_tokenizer(checkpoint.path)
     return Runner(shell, tokenizer, Examples.of(rows, shell, tokenizer, where=where))()

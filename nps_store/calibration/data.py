@@ -33,7 +33,8 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     """
     name = Path(path)
     try:
-        lines = name.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: a text may hold U+2028 and the like as they are.
+        lines = name.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(f"{name}: cannot be read as UTF-8 text ({error})") from error
     rows = [_row(name, number, line) for number, line in enumerate(lines, 1) if line.strip()]

@@ -130,14 +130,19 @@ class Calibration:
         shell = Shell(config, body, pooling=Pooling.from_files(read))
         self._task_names = {base_name: name for name, base_name in fine_tune.pairs}
         base_names = {name: base_name for base_name, name in self._task_names.items()}
-        shell.load_head_(
-            {
-                name: fine_tune.base_tensor(base_names[name])
-                if name in base_names
-                else fine_tune.checkpoint.tensor(name)
-                for name in shell.head
-            }
-        )
+        own = {name: fine_tune.tensor(name) for name in fine_tune.alignment.new}
+        from_base = {
+            name: fine_tune.base_tensor(base_names[name])
+            for name in shell.head
+            if name in base_names
+        }
+        shell.load_head_({**own, **from_base})
+        # What the base's body lacks (a pooler) is no part of the task vector: like the head, it is
+        # the task's own in all that is compared.
+        for name, tensor in own.items():
+            live = shell.body_tensor(name)
+            if live is not None:
+                live.copy_(tensor)
         return shell
 
     def _live(self, base_name: str) -> Tensor:

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from formats.canonical import MAX_NAME_NBYTES
 from formats.container import Container
 from formats.writer import ContainerWriter
 from nps_store.calibration import Quality, Row, read_rows
@@ -115,10 +116,14 @@ def compress(
         StoreExistsError: There is a file at `out`.
     """
     out = Path(out)
+    if out.is_dir():
+        raise BadOptionError(f"{out}: is a directory; expected the path of a store to write")
     if out.exists() and not overwrite:
         raise StoreExistsError(f"{out}: already exists; use `nps add` or --overwrite")
     if not out.parent.is_dir():
         raise BadOptionError(f"{out.parent}: no such directory to put {out.name} in")
+    if not os.access(out.parent, os.W_OK):
+        raise BadOptionError(f"{out.parent}: may not be written to; choose another place")
     source = Checkpoint(base)
     options, listener = options or Options(), progress or Silent()
     jobs = _check(source, tasks, options, taken=(), progress=listener)
@@ -295,6 +300,10 @@ def _check(
     """Everything that can be refused before work begins."""
     names = [task.name for task in tasks]
     for name in names:
+        if not 0 < len(name.encode(errors="replace")) <= MAX_NAME_NBYTES or not name.isprintable():
+            raise BadOptionError(
+                f"task name {name!r}: expected 1 to {MAX_NAME_NBYTES} bytes of printable text"
+            )
         if names.count(name) > 1:
             raise TaskExistsError(f"task {name!r} is named twice; task names must differ")
         if name in taken:
@@ -304,6 +313,11 @@ def _check(
         progress.stage(task.name, "check")
         fine_tune = FineTune(task.name, Checkpoint(task.directory), base, dtype=options.dtype)
         rows = None if task.calibration is None else read_rows(task.calibration)
+        if rows is None and options.target is not None:
+            raise BadOptionError(
+                f"--target needs data to measure on: give --calib {task.name}=FILE.jsonl, "
+                "or ask for --keep or --max-bytes"
+            )
         if rows is not None and options.objective != "distill":
             unlabelled = [number for number, row in enumerate(rows, 1) if row.label is None]
             if unlabelled:

@@ -83,6 +83,12 @@ class Options:
                 raise BadOptionError(f"{name} is {value}; expected a number in (0, 1]")
         if self.max_nbytes is not None and self.max_nbytes <= 0:
             raise BadOptionError(f"--max-bytes is {self.max_nbytes}; expected a positive number")
+        if self.evaluations < 0:
+            raise BadOptionError(f"--evaluations is {self.evaluations}; expected 0 or more")
+        if self.search_seconds is not None and not self.search_seconds > 0:
+            raise BadOptionError(f"--search-seconds is {self.search_seconds}; expected more than 0")
+        if self.method == "exact" and self.dtype is not None:
+            raise BadOptionError("--method exact is lossless: it takes no --dtype")
         if self.dtype is not None and self.dtype not in {"F32", "F16", "BF16"}:
             raise BadOptionError(f"--dtype is {self.dtype!r}; expected F32, F16 or BF16")
 

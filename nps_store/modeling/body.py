@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from nps_store.alignment import align
 from nps_store.checkpoint import DTYPES, raw_bytes
-from nps_store.errors import ModelLoadError
+from nps_store.errors import BadOptionError, ModelLoadError
 
 if TYPE_CHECKING:
     from nps_store.sources import BaseSource
@@ -43,12 +43,13 @@ class Body:
 
         Raises:
             ModelLoadError: The base's tensors do not fill the body.
+            BadOptionError: Torch cannot use the device here.
         """
+        self.device = usable_device(device)
         self.config = parse_config(config or base.config)
         self.dtype = dtype or _float_dtype(base)
         module = AutoModel.from_config(self.config, dtype=self.dtype)  # type: ignore[no-untyped-call]
-        self.module: nn.Module = module.eval().requires_grad_(False).to(device)
-        self.device = torch.device(device)
+        self.module: nn.Module = module.eval().requires_grad_(False).to(self.device)
         self.parameters: dict[str, Tensor] = dict(self.module.state_dict())
         self._fill(base)
 
@@ -84,6 +85,19 @@ class _Shapes:
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._tensors[name].shape)
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        BadOptionError: Torch has none such, or cannot use it here.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadOptionError(f"--device is {name!r}, which torch cannot use: {reason}") from error
 
 
 def parse_config(config: dict[str, Any]) -> PretrainedConfig:

@@ -83,13 +83,15 @@ class LiveBase:
         )
 
     @classmethod
-    def load(cls, store: Store, *, device: str = "cpu") -> LiveBase:
-        """Load the store's base onto a device, in its stored dtype.
+    def load(
+        cls, store: Store, *, device: str = "cpu", dtype: torch.dtype | None = None
+    ) -> LiveBase:
+        """Load the store's base onto a device, in its stored dtype or another.
 
         Raises:
             ModelLoadError: The base's files do not make a model.
         """
-        return cls(store, Body(store.base, device=device))
+        return cls(store, Body(store.base, device=device, dtype=dtype))
 
     @property
     def current(self) -> str | None:
@@ -192,7 +194,7 @@ class LiveBase:
             lambda name: files[name].read_bytes() if name in files else None
         )
         shell = Shell(self.store.base.config, self.body, pooling=pooling)
-        tokenizer = load_tokenizer(next(iter(files.values())).parent)
+        tokenizer = load_tokenizer(files["config.json"].parent)
         return PreparedTask(None, "", shell, tokenizer, (), own_body=False, nbytes=0)
 
     def _own_body(self, config: dict[str, object], changes: Sequence[Change]) -> Body:

@@ -140,9 +140,12 @@ class Pooling:
             kind = str(module.get("type", "")).rpartition(".")[2]
             if kind == "Pooling":
                 config = _json(read(f"{module.get('path')}/config.json")) or {}
-                flags = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
-                on = [name for name, key in flags.items() if config.get(f"pooling_mode_{key}")]
-                mode = on[0] if len(on) == 1 else str(config.get("pooling_mode", mode))
+                mode = _pooling_mode(config) or mode
+            elif kind not in {"Transformer", "Normalize"}:
+                raise UnsupportedTaskError(
+                    f"modules.json has a module {kind!r}; "
+                    "expected Transformer, Pooling and Normalize"
+                )
             normalize |= kind == "Normalize"
         return cls(mode, normalize=normalize)
 
@@ -156,6 +159,17 @@ class Pooling:
             weight = mask[..., None].to(hidden.dtype)
             vectors = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
         return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
+
+
+def _pooling_mode(config: Mapping[str, Any]) -> str | None:
+    """What a pooling module's `config.json` asks for: by name, or by flags as it used to be."""
+    if "pooling_mode" in config:
+        asked = config["pooling_mode"]
+        return asked if isinstance(asked, str) else "+".join(map(str, asked))
+    names = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
+    prefix = "pooling_mode_"
+    on = [key.removeprefix(prefix) for key in config if key.startswith(prefix) and config[key]]
+    return "+".join(names.get(flag, flag) for flag in on) or None
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
