@@ -170,7 +170,7 @@ class Calibration:
                 self._live(base_name),
                 AddAt(
                     torch.from_numpy(positions).to(device),
-                    torch.from_numpy(selection.values[span]).to(device),
+                    torch.from_numpy(selection.values_in(span)).to(device),
                 ),
             )
             for base_name, span, positions in selection.tensors()

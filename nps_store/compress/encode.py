@@ -53,7 +53,6 @@ def encode(fine_tune: FineTune, selection: Selection | None) -> Iterator[Encoded
         NonFiniteWeightError: A tensor holds NaN or Inf.
     """
     index = {name: number for number, name in enumerate(fine_tune.base.names)}
-    kept = {} if selection is None else dict(_sparse_records(fine_tune, selection))
     grown = {base_name for _, base_name in fine_tune.alignment.grown}
     rows = fine_tune.rows()
     for name, base_name in sorted((*fine_tune.alignment.shared, *fine_tune.alignment.grown)):
@@ -61,7 +60,12 @@ def encode(fine_tune: FineTune, selection: Selection | None) -> Iterator[Encoded
         if exact and _is_underivable(fine_tune, name, base_name):
             yield _whole(fine_tune, name)  # stored as a new tensor: nothing to derive it from
             continue
-        record = _xor(fine_tune, name, base_name) if exact else kept.get(base_name)
+        numel = int(np.prod(fine_tune.base.shape(base_name), dtype=np.int64))
+        record: Record | None
+        if exact or selection is None:
+            record = _xor(fine_tune, name, base_name)
+        else:
+            record = _kept(selection, base_name, numel)
         extra = None
         if base_name in grown:
             extra = _own(rows[base_name], exact=exact)
@@ -87,23 +91,24 @@ def absent(fine_tune: FineTune, *, exact: bool) -> tuple[int, ...]:
     return tuple(sorted(gone))
 
 
-def _sparse_records(
-    fine_tune: FineTune, selection: Selection
-) -> Iterator[tuple[str, SparseLevels | SparseValues | DenseLevels]]:
-    for base_name, span, positions in selection.tensors():
-        numel = int(np.prod(fine_tune.base.shape(base_name), dtype=np.int64))
-        if selection.levels is None:
-            values = torch.from_numpy(selection.values[span]).to(torch.bfloat16)
-            yield base_name, SparseValues(numel, positions, to_bits(values), "BF16")
-            continue
-        levels = selection.levels[span]
-        scales = np.array([selection.scale], dtype=np.float32)
-        if len(levels) < DENSE_SHARE * numel:
-            yield base_name, SparseLevels(numel, positions, levels, scales)
-        else:
-            dense = np.zeros(numel, dtype=np.int8)
-            dense[positions] = levels
-            yield base_name, DenseLevels(numel, dense, scales)
+def _kept(
+    selection: Selection, base_name: str, numel: int
+) -> SparseLevels | SparseValues | DenseLevels | None:
+    """What a selection keeps of one tensor."""
+    span = selection.spans.get(base_name)
+    if span is None:
+        return None
+    positions = selection.positions_in(span)
+    if selection.levels is None:
+        values = torch.from_numpy(selection.values_in(span)).to(torch.bfloat16)
+        return SparseValues(numel, positions, to_bits(values), "BF16")
+    levels = selection.levels[span]
+    scales = np.array([selection.scale], dtype=np.float32)
+    if len(levels) < DENSE_SHARE * numel:
+        return SparseLevels(numel, positions, levels, scales)
+    dense = np.zeros(numel, dtype=np.int8)
+    dense[positions] = levels
+    return DenseLevels(numel, dense, scales)
 
 
 def _is_underivable(fine_tune: FineTune, name: str, base_name: str) -> bool:

@@ -98,11 +98,11 @@ class FineTune:
             NonFiniteWeightError: A tensor holds NaN or Inf.
         """
         for name, base_name in self.pairs:
-            base = self.base_tensor(base_name).to(torch.float32)
-            tensor = self.checkpoint.tensor(name).to(torch.float32)[
-                : len(base) if base.ndim else None
-            ]
-            yield base_name, (tensor - base).reshape(-1).numpy()
+            base = self.base_tensor(base_name)
+            own = self.checkpoint.tensor(name)
+            common = own[: len(base)] if base.ndim else own  # without the rows of a grown tensor
+            # In place in float32, whatever the dtypes: an embedding alone may be gigabytes.
+            yield base_name, common.to(torch.float32).sub_(base).reshape(-1).numpy()
 
     def rows(self) -> dict[str, Tensor]:
         """Rows appended to the base's tensors, by base name."""

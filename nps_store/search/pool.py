@@ -37,7 +37,7 @@ class Pool:
         rule: The rule that scored them.
         tensors: Names of the tensors.
         starts: int64 [n_tensors + 1], each tensor's slice of the arrays below.
-        position: int64 [n], flat index in the tensor.
+        position: uint32 [n], flat index in the tensor.
         tau: float32 [n], the task vector there.
         score: float32 [n].
         band: uint8 [n], 0 is the band of smallest magnitude.
@@ -50,7 +50,7 @@ class Pool:
     rule: Rule
     tensors: tuple[str, ...]
     starts: NDArray[np.int64]
-    position: NDArray[np.int64]
+    position: NDArray[np.uint32]
     tau: Float32
     score: Float32
     band: NDArray[np.uint8]
@@ -63,7 +63,8 @@ class Pool:
 def collect(vectors: TaskVectors, *, rule: Rule, max_keep: int, seed: str) -> Pool:
     """Stream over the task vector three times and keep what a candidate may need.
 
-    Memory is one tensor plus the pool: at most about `n_bands * max_keep` elements of 17 bytes.
+    Memory is one tensor plus the pool: at most about `n_bands * max_keep` elements of 13 bytes.
+    Bin 0 holds zeros and what is too small for float32 to square; it is never kept.
 
     Args:
         vectors: The task vector.
@@ -79,26 +80,31 @@ def collect(vectors: TaskVectors, *, rule: Rule, max_keep: int, seed: str) -> Po
     # One more than may be kept: the threshold is found between the last kept and the next.
     cut = np.array([_cut_bin(row, max_keep + 1) for row in histogram])
 
-    tensors: dict[str, list[_Scored]] = {}
+    n_pool = sum(int(row[max(bin_, 1) :].sum()) for row, bin_ in zip(histogram, cut, strict=True))
+    position = np.empty(n_pool, dtype=np.uint32)
+    tau, score = np.empty(n_pool, dtype=np.float32), np.empty(n_pool, dtype=np.float32)
+    band = np.empty(n_pool, dtype=np.uint8)
+    counts: dict[str, int] = {}
     energy: dict[str, float] = {}
-    numel = n_changed = 0
+    numel = n_changed = end = 0
     for chunk in _scored(vectors, rule, seed, edges):
-        chosen = (_bins(chunk.score) >= cut[chunk.band]) & (chunk.score > 0)
-        tensors.setdefault(chunk.tensor, []).append(chunk.where(chosen))
-        energy.setdefault(chunk.tensor, 0.0)
-        energy[chunk.tensor] += float(np.square(chunk.tau, dtype=np.float64).sum())
+        found = chunk.where(_bins(chunk.score) >= np.maximum(cut, 1)[chunk.band])
+        start, end = end, end + len(found.tau)
+        position[start:end] = found.position
+        tau[start:end], score[start:end], band[start:end] = found.tau, found.score, found.band
+        counts[chunk.tensor] = counts.get(chunk.tensor, 0) + len(found.tau)
+        squares = float(np.square(chunk.tau, dtype=np.float64).sum())
+        energy[chunk.tensor] = energy.get(chunk.tensor, 0.0) + squares
         numel += len(chunk.tau)
         n_changed += int(np.count_nonzero(chunk.tau))
-    parts = [part for chunks in tensors.values() for part in chunks]
-    sizes = [sum(len(part.tau) for part in chunks) for chunks in tensors.values()]
     return Pool(
         rule=rule,
-        tensors=tuple(tensors),
-        starts=np.cumsum([0, *sizes], dtype=np.int64),
-        position=np.concatenate([part.position for part in parts]),
-        tau=np.concatenate([part.tau for part in parts]),
-        score=np.concatenate([part.score for part in parts]),
-        band=np.concatenate([part.band for part in parts]),
+        tensors=tuple(counts),
+        starts=np.cumsum([0, *counts.values()], dtype=np.int64),
+        position=position,
+        tau=tau,
+        score=score,
+        band=band,
         numel=numel,
         n_changed=n_changed,
         energy=np.array(list(energy.values())),
@@ -111,7 +117,7 @@ class _Scored:
     """A run of elements of one tensor with their scores and bands."""
 
     tensor: str
-    position: NDArray[np.int64]
+    position: NDArray[np.uint32]
     tau: Float32
     score: Float32
     band: NDArray[np.uint8]
@@ -129,7 +135,7 @@ def _scored(vectors: TaskVectors, rule: Rule, seed: str, edges: Float32) -> Iter
             magnitude = np.abs(tau)
             score = rule.score(magnitude, uniform(seed, tensor, start, len(tau)))
             band = np.searchsorted(edges, magnitude, side="right").astype(np.uint8)
-            position = np.arange(start, start + len(tau), dtype=np.int64)
+            position = np.arange(start, start + len(tau), dtype=np.uint32)
             yield _Scored(tensor, position, tau, score, band)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nps_store.search.rule import Float32
 
 MAX_LEVEL = 127
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,14 @@ class Selection:
         pool: Where the elements come from.
         kept: int64 [n], indices into the pool's arrays, increasing.
         levels: int8 [n] sign and magnitude level, or None where real values are stored.
-        values: float32 [n] to be added to the base.
+        reals: float32 [n] values where real ones are stored, else None.
         scale: The value of one level (0 where real values are stored).
     """
 
     pool: Pool
     kept: NDArray[np.int64]
     levels: NDArray[np.int8] | None
-    values: Float32
+    reals: Float32 | None
     scale: float
 
     @property
@@ -76,18 +77,36 @@ class Selection:
         return len(self.kept)
 
     @cached_property
-    def bounds(self) -> NDArray[np.int64]:
-        """int64 [n_tensors + 1], each tensor's slice of `kept`."""
-        return np.searchsorted(self.kept, self.pool.starts).astype(np.int64)
+    def spans(self) -> dict[str, slice]:
+        """Tensor name to its slice of the kept arrays, where any are kept."""
+        bounds = np.searchsorted(self.kept, self.pool.starts).tolist()
+        return {
+            name: slice(start, end)
+            for name, start, end in zip(self.pool.tensors, bounds[:-1], bounds[1:], strict=True)
+            if end > start
+        }
+
+    @property
+    def values(self) -> Float32:
+        """float32 [n] to be added to the base."""
+        return self.values_in(slice(None))
+
+    def values_in(self, span: slice) -> Float32:
+        """The values of a slice; computed anew, since levels take a quarter of the memory."""
+        if self.reals is not None:
+            return self.reals[span]
+        if self.levels is None:
+            raise ValueError("a selection has levels or real values; this one has neither")
+        return self.levels[span] * np.float32(self.scale)
+
+    def positions_in(self, span: slice) -> NDArray[np.int64]:
+        """Flat positions in their tensor of the elements of a slice, int64."""
+        return self.pool.position[self.kept[span]].astype(np.int64)
 
     def tensors(self) -> Iterator[tuple[str, slice, NDArray[np.int64]]]:
         """(tensor name, slice of the kept arrays, positions in the tensor), where any are kept."""
-        for name, start, end in zip(
-            self.pool.tensors, self.bounds[:-1], self.bounds[1:], strict=True
-        ):
-            if end > start:
-                span = slice(int(start), int(end))
-                yield name, span, self.pool.position[self.kept[span]]
+        for name, span in self.spans.items():
+            yield name, span, self.positions_in(span)
 
 
 class Selector:
@@ -105,20 +124,19 @@ class Selector:
         pool = self.pool
         thresholds = self.thresholds(candidate, keep)
         kept = np.flatnonzero(pool.score >= thresholds[pool.band])
-        tau = pool.tau[kept]
         scale = float(np.exp(candidate.log_scale))
         if not pool.rule.levels:
             weights = np.exp(np.asarray(candidate.log_weights))[pool.band[kept]]
             if pool.rule.random:
                 scale *= pool.n_changed / max(len(kept), 1)
-            return Selection(pool, kept, None, (tau * weights * scale).astype(np.float32), 0.0)
-        levels = self._levels(kept, thresholds)
+            return Selection(
+                pool, kept, None, (pool.tau[kept] * weights * scale).astype(np.float32), 0.0
+            )
+        levels, projection = self._levels(kept, thresholds)
         # The common value is the one whose projection on the task vector is the task vector's own,
         # so that scale 1 is unbiased whatever the weights.
-        projection = float(np.abs(tau, dtype=np.float64) @ levels)
         step = np.float32(scale * float(pool.energy.sum()) / projection if projection else 0.0)
-        signed = np.where(tau < 0, -levels, levels).astype(np.int8)
-        return Selection(pool, kept, signed, signed * step, float(step))
+        return Selection(pool, kept, levels, None, float(step))
 
     def thresholds(self, candidate: Candidate, keep: int) -> Float32:
         """Score each band's elements must reach, so that `keep` are kept in all (at most);
@@ -152,9 +170,21 @@ class Selector:
         peak = float((weights * self._peaks).max())
         return float(np.log(peak / MAX_LEVEL)) if self.pool.rule.levels and peak else -200.0
 
-    def _levels(self, kept: NDArray[np.int64], thresholds: Float32) -> NDArray[np.int8]:
-        """Dithered rounding: floor(x + 1 - u) with x = w|tau|/step, at least 1 as x >= u."""
-        magnitude = np.abs(self.pool.tau[kept], dtype=np.float64)
-        x = magnitude / thresholds[self.pool.band[kept]]
-        u = magnitude / self.pool.score[kept]
-        return np.clip(np.floor(x + 1 - u), 1, MAX_LEVEL).astype(np.int8)
+    def _levels(
+        self, kept: NDArray[np.int64], thresholds: Float32
+    ) -> tuple[NDArray[np.int8], float]:
+        """Dithered rounding: sign times floor(x + 1 - u) with x = w|tau|/step, at least 1 as
+        x >= u; and the projection of these levels on the task vector."""
+        pool = self.pool
+        levels = np.empty(len(kept), dtype=np.int8)
+        projection = 0.0
+        for start in range(0, len(kept), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            tau = pool.tau[kept[chunk]]
+            magnitude = np.abs(tau, dtype=np.float64)
+            x = magnitude / thresholds[pool.band[kept[chunk]]]
+            u = magnitude / pool.score[kept[chunk]]
+            level = np.clip(np.floor(x + 1 - u), 1, MAX_LEVEL)
+            projection += float(magnitude @ level)
+            levels[chunk] = np.where(tau < 0, -level, level)
+        return levels, projection

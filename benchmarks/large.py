@@ -1,0 +1,149 @@
+"""Does a large pair of checkpoints fit the machine? Time and memory of compress and export.
+
+    python -m benchmarks.large --layers 32 --folder DIR      # 8.0 B parameters, 2 x 16 GB on disk
+
+The pair is synthetic (random weights in bf16; the fine-tune adds 1 % noise to every tensor): sizes
+and speed are real, quality is not measured.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_file
+
+from benchmarks.machine import circumstances
+
+RESULT = Path("benchmarks") / "results" / "large.json"
+HIDDEN, INTERMEDIATE, KEY_VALUE, VOCABULARY = 4096, 14336, 1024, 128256
+TASK_NOISE = 0.01
+
+
+def main(
+    folder: Annotated[Path, typer.Option(help="Where to put the pair; removed afterwards.")],
+    layers: Annotated[int, typer.Option(help="32 makes 8.0 B parameters, 1 makes 1.3 B.")] = 32,
+    keep: Annotated[
+        float, typer.Option(help="Kept fraction; this is the one without calibration data.")
+    ] = 0.04,
+) -> None:
+    """Make the pair, compress it, export it, compare sizes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        numel = _make(folder / "base", layers, noise=0.0)
+        _make(folder / "fine-tune", layers, noise=TASK_NOISE)
+        store = folder / "large.nps"
+        compress = _watch(
+            "compress", "--base", str(folder / "base"), "--task", f"t={folder / 'fine-tune'}",
+            "--out", str(store), "--method", "dither", "--keep", str(keep),
+        )  # fmt: skip
+        export = _watch("export", str(store), "t", "--out", str(folder / "restored"))
+        result = {
+            "schema": "nps.bench-large/1",
+            "command": f"python -m benchmarks.large --layers {layers}",
+            **circumstances(),
+            "numel": numel,
+            "keep": keep,
+            "dense_nbytes": 2 * numel,
+            "store_nbytes": store.stat().st_size,
+            "compress": compress,
+            "export": export,
+        }
+    finally:
+        for name in ("base", "fine-tune", "restored"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / "large.nps").unlink(missing_ok=True)
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    table = Table("verb", "seconds", "peak anonymous GB", "peak mapped GB")
+    for verb in ("compress", "export"):
+        seen = result[verb]
+        table.add_row(verb, f"{seen['seconds']:.0f}", f"{seen['anonymous_nbytes'] / 1e9:.2f}",
+                      f"{seen['mapped_nbytes'] / 1e9:.2f}")  # fmt: skip
+    Console().print(table)
+    Console().print(f"{numel:,} parameters, {result['store_nbytes']:,} bytes stored")
+
+
+def _make(folder: Path, layers: int, *, noise: float) -> int:
+    """A Llama-shaped checkpoint, one shard a layer; the same base weights at every call."""
+    folder.mkdir()
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN,
+        "intermediate_size": INTERMEDIATE, "num_hidden_layers": layers, "vocab_size": VOCABULARY,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "torch_dtype": "bfloat16",
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    weight_map, total = {}, 0
+    for number in range(layers + 1):
+        shapes = _layer(number) if number < layers else _ends()
+        generator = torch.Generator().manual_seed(number)
+        shard = f"model-{number:05d}.safetensors"
+        tensors = {}
+        for name, shape in shapes.items():
+            weights = torch.randn(shape, generator=generator) * 0.02
+            change = torch.randn(shape, generator=generator) * (0.02 * noise)
+            tensors[name] = (weights + change).to(torch.bfloat16)
+        save_file(tensors, folder / shard, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(tensors, shard))
+        total += sum(tensor.numel() for tensor in tensors.values())
+    index = {"metadata": {"total_size": 2 * total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return total
+
+
+def _layer(number: int) -> dict[str, tuple[int, ...]]:
+    prefix = f"model.layers.{number}"
+    return {
+        f"{prefix}.self_attn.q_proj.weight": (HIDDEN, HIDDEN),
+        f"{prefix}.self_attn.k_proj.weight": (KEY_VALUE, HIDDEN),
+        f"{prefix}.self_attn.v_proj.weight": (KEY_VALUE, HIDDEN),
+        f"{prefix}.self_attn.o_proj.weight": (HIDDEN, HIDDEN),
+        f"{prefix}.mlp.gate_proj.weight": (INTERMEDIATE, HIDDEN),
+        f"{prefix}.mlp.up_proj.weight": (INTERMEDIATE, HIDDEN),
+        f"{prefix}.mlp.down_proj.weight": (HIDDEN, INTERMEDIATE),
+        f"{prefix}.input_layernorm.weight": (HIDDEN,),
+        f"{prefix}.post_attention_layernorm.weight": (HIDDEN,),
+    }
+
+
+def _ends() -> dict[str, tuple[int, ...]]:
+    return {
+        "model.embed_tokens.weight": (VOCABULARY, HIDDEN),
+        "model.norm.weight": (HIDDEN,),
+        "lm_head.weight": (VOCABULARY, HIDDEN),
+    }
+
+
+def _watch(*arguments: str) -> dict[str, Any]:
+    """Run a verb; its time and the peaks of its anonymous and of its file-mapped memory."""
+    start = time.perf_counter()
+    command = [str(Path(sys.executable).parent / "nps"), *arguments]
+    process = subprocess.Popen(command)  # noqa: S603
+    status = Path(f"/proc/{process.pid}/status")
+    peaks = {"RssAnon": 0, "RssFile": 0}
+    while process.poll() is None:
+        for line in status.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name in peaks:
+                peaks[name] = max(peaks[name], 1024 * int(value.split()[0]))
+        time.sleep(0.1)
+    if process.returncode:
+        raise typer.Exit(process.returncode)
+    return {
+        "seconds": time.perf_counter() - start,
+        "anonymous_nbytes": peaks["RssAnon"],
+        "mapped_nbytes": peaks["RssFile"],
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)
