@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -114,7 +115,7 @@ class Calibration:
         """Quality of the task as a store holds it, on rows that neither search nor check saw."""
         name = self._fine_tune.name
         directory = store.task(name).directory
-        changes = [*store.changes(name), *store.unchanged(name, self._shell.head)]
+        changes = chain(store.changes(name), store.unchanged(name, self._shell.head))
         resolve = partial(store.resolve, directory=directory)
         (outputs,) = self._with(changes, resolve, [self._measured.runner])
         return self._quality(outputs, self._measured)

@@ -113,15 +113,15 @@ def _kept(
 
 def _is_underivable(fine_tune: FineTune, name: str, base_name: str) -> bool:
     """Whether the task's bits cannot be told from the base's: they are of another dtype."""
-    return fine_tune.own_dtype(name) != fine_tune.work_dtype(base_name)
+    return fine_tune.own_dtype(name) != fine_tune.base.dtype(base_name)
 
 
 def _xor(fine_tune: FineTune, name: str, base_name: str) -> XorBits | None:
-    base = to_bits(fine_tune.base_tensor(base_name))
+    base = to_bits(fine_tune.base.tensor(base_name))
     bits = to_bits(fine_tune.tensor(name))[: len(base)] ^ base
     if not bits.any():
         return None
-    return XorBits(len(bits), bits, fine_tune.work_dtype(base_name))
+    return XorBits(len(bits), bits, fine_tune.base.dtype(base_name))
 
 
 def _whole(fine_tune: FineTune, name: str) -> Encoded:

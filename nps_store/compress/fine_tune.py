@@ -101,8 +101,8 @@ class FineTune:
             base = self.base_tensor(base_name)
             own = self.checkpoint.tensor(name)
             common = own[: len(base)] if base.ndim else own  # without the rows of a grown tensor
-            # One copy in float32, whatever the dtypes: an embedding alone may be gigabytes, and what
-            # a checkpoint gives may be the mapped file itself.
+            # One copy, as an embedding alone may be gigabytes; not in place, as what a checkpoint
+            # gives may be the mapped file itself.
             yield base_name, common.to(torch.float32, copy=True).sub_(base).reshape(-1).numpy()
 
     def rows(self) -> dict[str, Tensor]:
