@@ -48,8 +48,9 @@ class Body:
         self.device = usable_device(device)
         self.config = parse_config(config or base.config)
         self.dtype = dtype or _float_dtype(base)
-        module = AutoModel.from_config(self.config, dtype=self.dtype)  # type: ignore[no-untyped-call]
-        self.module: nn.Module = module.eval().requires_grad_(False).to(self.device)
+        with self.device:  # built where it will lie: the host may not hold a large one
+            module = AutoModel.from_config(self.config, dtype=self.dtype)  # type: ignore[no-untyped-call]
+        self.module: nn.Module = module.eval().requires_grad_(False)
         self.parameters: dict[str, Tensor] = dict(self.module.state_dict())
         self._fill(base)
 

@@ -20,7 +20,7 @@ from nps_store.sources import BaseSource, GrownBase
 from nps_store.switch import Patch, UndoLog, apply_, revert_
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -127,24 +127,26 @@ class LiveBase:
             )
         body = self._own_body(task.config, changes) if copy else self.body
         shell = Shell(task.config, body, pooling=Pooling.from_files(task.files.read))
-        patches = bind(
+        bound = bind(
             shell,
             [*changes, *self.store.unchanged(name, shell.head)],
             lambda change: self.store.resolve(change, task.directory),
         )
+        moved = ((tensor, patch.to(body.device)) for tensor, patch in bound)
+        patches: tuple[tuple[Tensor, Patch], ...] = ()
         if copy:
-            apply_(patches)
-        head = sum(tensor.nbytes for tensor in shell.head.values())
-        held = sum(tensor.nbytes for tensor in body.parameters.values()) if copy else 0
-        if not copy:
-            patches = [(tensor, patch.to(body.device)) for tensor, patch in patches]
+            apply_(moved)
+            held = sum(tensor.nbytes for tensor in body.parameters.values())
+        else:
+            patches = tuple(moved)
             held = sum(patch.nbytes for _, patch in patches)
+        head = sum(tensor.nbytes for tensor in shell.head.values())
         return PreparedTask(
             name=name,
             content_hash=task.content_hash,
             shell=shell,
             tokenizer=self._tokenizer(task),
-            changes=() if copy else tuple(patches),
+            changes=patches,
             own_body=copy,
             nbytes=held + head,
         )
@@ -217,8 +219,8 @@ class LiveBase:
 
 def bind(
     shell: Shell, changes: Iterable[Change], resolve: Callable[[Change], Tensor]
-) -> list[tuple[Tensor, Patch]]:
-    """Load a task's head and pair its other changes with live tensors of the body.
+) -> Iterator[tuple[Tensor, Patch]]:
+    """Pair a task's changes with live tensors of the body, one at a time; then load its head.
 
     Args:
         shell: The task's model.
@@ -228,7 +230,7 @@ def bind(
     Raises:
         UnsupportedTaskError: A tensor belongs neither to the body nor to the head.
     """
-    body, head = [], {}
+    head = {}
     for change in changes:
         live = shell.body_tensor(change.name)
         if change.name in shell.head:
@@ -240,6 +242,5 @@ def bind(
             )
         elif change.patch is not None:
             common = live if change.rows is None else live[: len(live) - len(change.rows)]
-            body.append((common, change.patch))
+            yield common, change.patch
     shell.load_head_(head)
-    return body
