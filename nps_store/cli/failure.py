@@ -27,14 +27,23 @@ def guarded(verb: Callable[..., None]) -> Callable[..., None]:
         except NpsError as error:
             raise SystemExit(report(error, as_json=bool(kwargs.get("as_json")))) from None
         except BrokenPipeError:
-            # Whoever read our output has left; keep the interpreter from flushing into the pipe.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()  # whoever read it has left
             raise SystemExit(0) from None
         except OSError as error:
+            if error.filename is None:  # it may be the output that cannot be written
+                _drop_output()
             told = from_os(error)
             raise SystemExit(report(told, as_json=bool(kwargs.get("as_json")))) from None
 
     return run
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from writing at its end what is still buffered."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return  # standard output is no file here, and nothing is lost
 
 
 def from_os(error: OSError) -> NpsError:

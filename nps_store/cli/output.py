@@ -24,7 +24,11 @@ def emit(document: dict[str, Any], *, as_json: bool, text: RenderableType) -> No
         sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
     else:
         width = None if sys.stdout.isatty() else PIPE_WIDTH
-        Console(width=width, markup=False, emoji=False).print(text)
+        console = Console(width=width, markup=False, emoji=False)
+        with console.capture() as captured:  # it would end the process on a closed pipe
+            console.print(text)
+        sys.stdout.write(captured.get())
+    sys.stdout.flush()  # what cannot be written is an error of the verb
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
