@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nps_store.alignment import Alignment, align
 from nps_store.checkpoint import DTYPES, Checkpoint, tensor_hash
-from nps_store.errors import ShapeMismatchError, UnrelatedModelError
+from nps_store.errors import NonFiniteWeightError, ShapeMismatchError, UnrelatedModelError
 from nps_store.sources import BaseSource, has_head
 from nps_store.store import Change
 from nps_store.switch import Replace
@@ -63,8 +63,12 @@ class FineTune:
         return self.dtype if self.dtype and DTYPES[own].is_floating_point else own
 
     def base_tensor(self, base_name: str) -> Tensor:
-        """A base tensor in the dtype the task works in."""
-        return self.base.tensor(base_name).to(DTYPES[self.work_dtype(base_name)])
+        """A base tensor in the dtype the task works in.
+
+        Raises:
+            NonFiniteWeightError: It holds NaN or Inf, or would in that dtype.
+        """
+        return _cast(self.base.tensor(base_name), self.work_dtype(base_name), base_name)
 
     def own_dtype(self, name: str) -> str:
         """Dtype of a tensor of the fine-tune, as it is or in the dtype to work in."""
@@ -75,9 +79,9 @@ class FineTune:
         """A tensor of the fine-tune, as it is or in the dtype to work in.
 
         Raises:
-            NonFiniteWeightError: It holds NaN or Inf.
+            NonFiniteWeightError: It holds NaN or Inf, or would in that dtype.
         """
-        return self.checkpoint.tensor(name).to(DTYPES[self.own_dtype(name)])
+        return _cast(self.checkpoint.tensor(name), self.own_dtype(name), name)
 
     @cached_property
     def pairs(self) -> tuple[tuple[str, str], ...]:
@@ -136,3 +140,13 @@ class FineTune:
             * DTYPES[self.checkpoint.dtype(name)].itemsize
             for name in self.checkpoint.names
         )
+
+
+def _cast(tensor: Tensor, dtype: str, name: str) -> Tensor:
+    cast = tensor.to(DTYPES[dtype])
+    if cast is not tensor and cast.is_floating_point() and not bool(torch.isfinite(cast).all()):
+        raise NonFiniteWeightError(
+            f"tensor {name!r} holds values beyond the range of {dtype}; "
+            "compress it for another --dtype"
+        )
+    return cast

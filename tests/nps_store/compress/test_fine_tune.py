@@ -8,6 +8,7 @@ import torch
 
 from nps_store.checkpoint import Checkpoint
 from nps_store.compress.fine_tune import FineTune
+from nps_store.errors import NonFiniteWeightError
 from tests.nps_store.models import cast, edit, grow, weights
 
 
@@ -61,3 +62,19 @@ def test_the_hash_tells_fine_tunes_apart(zoo, tmp_path):
     assert made != fine_tune(zoo.base, nudged).hash()
     size = sum(tensor.nbytes for tensor in weights(zoo.dense("two")).values())
     assert fine_tune(zoo.base, zoo.dense("two")).dense_nbytes() == size
+
+
+@pytest.mark.parametrize("where", ["base", "task"])
+def test_values_beyond_the_range_of_the_dtype_are_refused(zoo, tmp_path, where):
+    name = "pooler.dense.bias"
+    if where == "base":
+        base = edit(zoo.base, tmp_path / "base", lambda t: t[name].fill_(1e5))
+        made = fine_tune(base, zoo.dense("two"), dtype="F16")
+        with pytest.raises(NonFiniteWeightError, match=f"{name!r} holds values beyond"):
+            dict(made.vectors())
+    else:
+        task = edit(zoo.dense("two"), tmp_path / "task", lambda t: t[f"bert.{name}"].fill_(1e5))
+        made = fine_tune(zoo.base, task, dtype="F16")
+        with pytest.raises(NonFiniteWeightError, match="beyond the range of F16"):
+            made.tensor(f"bert.{name}")
+    assert dict(fine_tune(zoo.base, zoo.dense("two"), dtype="F16").vectors())
