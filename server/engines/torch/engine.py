@@ -51,7 +51,7 @@ class TorchEngine:
         self._device = device
         self._opened: tuple[Store, LiveBase] | None = None
         self._source: BaseSource | None = None
-        self._generation = 0
+        self._is_catalog_due = False
 
     def open(self) -> Catalog:
         """Identify and load the base.
@@ -68,7 +68,7 @@ class TorchEngine:
             store.close()
             raise
         self._opened = store, live
-        self._source, self._generation = store.base, store.generation
+        self._source = store.base
         return catalog
 
     def close(self) -> None:
@@ -85,15 +85,15 @@ class TorchEngine:
     def refresh(self) -> Catalog | None:
         """The catalog of a newer generation, or None."""
         store = self._store
-        store.refresh()
+        self._is_catalog_due |= store.refresh()
         if store.base is not self._source:
             raise EngineFailedError(
                 f"{store.path}: the store was remade for another base; start the server again"
             )
-        if store.generation == self._generation:
+        if not self._is_catalog_due:
             return None
         catalog = _catalog(store)
-        self._generation = store.generation  # only now: a catalog that failed is made again
+        self._is_catalog_due = False  # only now: a catalog that failed is made again
         return catalog
 
     def prepare(self, task: str | None, *, copy: bool = False) -> PreparedTask:
