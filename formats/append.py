@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from formats.checksum import hexdigest
 from formats.codecs import zstd
+from formats.errors import named
 from formats.layout import SLOT_OFFSETS, TRAILER, RootPointer, pack_slot, pack_trailer
 from formats.sections import SectionRef, aligned
 
@@ -24,10 +25,12 @@ class Appender:
         fd: Open for reading and writing; stays the caller's.
         superblock: The file's, already written.
         position: Where to go on.
+        path: Of the store, for what the system refuses.
     """
 
-    def __init__(self, fd: int, superblock: bytes, position: int) -> None:
+    def __init__(self, fd: int, superblock: bytes, position: int, *, path: str) -> None:
         self._fd = fd
+        self._path = path
         self._superblock = superblock
         self.position = position
 
@@ -68,18 +71,21 @@ class Appender:
         pointer = replace(pointer, committed_nbytes=pointer.trailer_offset + TRAILER.size)
         self.align()
         self._write(pack_trailer(pointer, self._superblock))
-        os.fsync(self._fd)
+        with named(self._path):
+            os.fsync(self._fd)
         return pointer
 
     def write_slot(self, pointer: RootPointer) -> None:
         """Writes the root slot of the pointer's generation and makes it durable."""
         slot = pack_slot(pointer, self._superblock)
-        os.pwrite(self._fd, slot, SLOT_OFFSETS[pointer.generation % 2])
-        os.fsync(self._fd)
+        with named(self._path):
+            os.pwrite(self._fd, slot, SLOT_OFFSETS[pointer.generation % 2])
+            os.fsync(self._fd)
 
     def _write(self, buffer: Buffer) -> None:
         view = memoryview(buffer).cast("B")
-        while view:
-            written = os.pwrite(self._fd, view, self.position)
-            self.position += written
-            view = view[written:]
+        with named(self._path):
+            while view:
+                written = os.pwrite(self._fd, view, self.position)
+                self.position += written
+                view = view[written:]

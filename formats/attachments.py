@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from formats.canonical import JSON, as_checksum, as_int, as_list, as_name, closed, mapping_from_json
+from formats.canonical import (
+    JSON,
+    as_checksum,
+    as_file_name,
+    as_int,
+    as_list,
+    closed,
+    mapping_from_json,
+)
 from formats.sections import SectionRef
 
 if TYPE_CHECKING:
@@ -70,4 +78,4 @@ def files_to_json(files: Mapping[str, FileRef]) -> JSON:
 
 def files_from_json(value: JSON, where: str) -> dict[str, FileRef]:
     """Inverse of :func:`files_to_json`."""
-    return mapping_from_json(value, where, as_name, FileRef.from_json)
+    return mapping_from_json(value, where, as_file_name, FileRef.from_json)

@@ -28,13 +28,16 @@ T = TypeVar("T")
 
 MAX_INT = (1 << 63) - 1
 MAX_NAME_NBYTES = 4096
+FREE_DOCUMENT_NBYTES = 1 << 20
+MAX_DOCUMENT_RATIO = 128
 
 
-def dump(document: JSON) -> bytes:
+def dump(document: JSON, *, max_nbytes: int = MAX_INT) -> bytes:
     """Compressed canonical form: sorted keys, no spaces, UTF-8, no NaN.
 
     Raises:
         InvalidRecordError: The document is not JSON.
+        SizeLimitError: It is so large or so repetitive that no reader would take it.
     """
     try:
         text = json.dumps(
@@ -43,23 +46,23 @@ def dump(document: JSON) -> bytes:
         data = text.encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRecordError("not representable as JSON", hint=str(error)) from error
-    return zstd.compress(data)
+    _check_size(len(data), len(data), max_nbytes)
+    frame = zstd.compress(data)
+    _check_size(len(data), len(frame), max_nbytes)
+    return frame
 
 
 def load(frame: Buffer, *, max_nbytes: int) -> JSON:
     """Inverse of :func:`dump`; bounded before anything is allocated.
 
     Raises:
-        SizeLimitError: The document is larger than ``max_nbytes``.
+        SizeLimitError: The document is larger than ``max_nbytes`` or than its frame can justify.
         CompressedFrameError: The frame is malformed.
         DuplicateNameError: An object has a key twice.
         MalformedIndexError: The document is not JSON.
     """
     nbytes = zstd.declared_nbytes(frame)
-    if nbytes > max_nbytes:
-        raise SizeLimitError(
-            "index too large", expected=f"<= {max_nbytes} bytes", actual=f"{nbytes} bytes"
-        )
+    _check_size(nbytes, len(frame), max_nbytes)
     data = zstd.decompress(frame, nbytes)
     try:
         document: JSON = json.loads(
@@ -129,6 +132,15 @@ def as_name(value: JSON, where: str) -> str:
     return name
 
 
+def as_file_name(value: JSON, where: str) -> str:
+    """``value`` if it is the name of a file below a directory, as in ``1_Pooling/config.json``."""
+    name = as_name(value, where)
+    parts = name.split("/")
+    if "\\" in name or ":" in parts[0] or not {"", ".", ".."}.isdisjoint(parts):
+        _mistyped(value, where, "a relative file name without '.', '..', '\\' or a drive")
+    return name
+
+
 def as_checksum(value: JSON, where: str) -> str:
     """``value`` if it is 32 lower-case hexadecimal digits."""
     text = as_str(value, where)
@@ -148,6 +160,15 @@ def mapping_from_json(
         parse_key(key, f"{what} name"): parse_item(item, f"{what} {key!r}")
         for key, item in as_object(value, what).items()
     }
+
+
+def _check_size(nbytes: int, frame_nbytes: int, max_nbytes: int) -> None:
+    """Bounds what parsing may cost, some twenty times the document, by what was stored for it."""
+    limit = min(max_nbytes, FREE_DOCUMENT_NBYTES + MAX_DOCUMENT_RATIO * frame_nbytes)
+    if nbytes > limit:
+        raise SizeLimitError(
+            "index too large", expected=f"<= {limit} bytes", actual=f"{nbytes} bytes"
+        )
 
 
 def _mistyped(value: JSON, where: str, expected: str) -> NoReturn:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from formats.canonical import dump
 from formats.container import Container
-from formats.index import RootIndex, StoredFile, TaskEntry
+from formats.index import MAX_ROOT_NBYTES, RootIndex, StoredFile, TaskEntry
 from formats.lock import open_locked
 from formats.newfile import NewFile
 from formats.sections import SectionRef
@@ -43,7 +43,7 @@ def compact(path: str | os.PathLike[str], *, timeout_s: float = 10.0) -> int:
             new = NewFile(name, timeout_s=timeout_s, mode=status.st_mode)
             try:
                 root = _copy(store, new.appender)
-                document = new.appender.section(dump(root.to_json()))
+                document = new.appender.section(dump(root.to_json(), max_nbytes=MAX_ROOT_NBYTES))
                 pointer = new.appender.write_trailer(document, store.generation + 1)
                 new.appender.write_slot(pointer)
                 new.publish(pointer)
@@ -60,6 +60,7 @@ def compact(path: str | os.PathLike[str], *, timeout_s: float = 10.0) -> int:
 def _copy(store: Container, appender: Appender) -> RootIndex:
     """Copies all that the store refers to; the index of the copies."""
     root = store.root
+    base = _copy_section(store, appender, root.base, "base record")
     base_data = root.base_data
     if base_data is not None:
         for stream, ref in store.base_reader().directory.sections():
@@ -80,7 +81,6 @@ def _copy(store: Container, appender: Appender) -> RootIndex:
         key: StoredFile(_copy_section(store, appender, stored.section, key), stored.dictionary)
         for key, stored in kept.items()
     }
-    base = _copy_section(store, appender, root.base, "base record")
     return replace(root, base=base, base_data=base_data, tasks=tasks, files=files)
 
 

@@ -1,4 +1,4 @@
-"""Reading a store: one committed generation, mapped read-only, without any lock.
+"""Reading a store: one committed generation, mapped read-only or fetched, without any lock.
 
 What is committed never changes, so a reader needs no coordination with writers; it simply does not
 see later generations, and outlives the replacement of the file by ``compact``.
@@ -26,12 +26,17 @@ from formats.index import (
 from formats.layout import DATA_OFFSET, RootPointer
 from formats.roots import RootSelection, select_root
 from formats.sections import SectionRef
+from formats.sources import FetchedBytes, MappedBytes
 from formats.task_reader import TaskReader
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from formats.buffers import Buffer
+    from formats.sources import ByteSource, SectionView
+
+_BEFORE_ROOT_NBYTES = 16 << 10
+"""Fetched along with a root index: a new store's base record and small files lie there."""
 
 
 class Container:
@@ -40,18 +45,25 @@ class Container:
     Thread-safe. Arrays it hands out keep the mapping alive and are read-only.
 
     Attributes:
-        path: As given.
+        path: As given; of a source its name.
         selection: How the generation was found, damaged root slots included.
         root: The root index.
         base: The base record.
     """
 
-    def __init__(self, path: str, selection: RootSelection, data: mmap.mmap) -> None:
+    def __init__(
+        self,
+        path: str,
+        selection: RootSelection,
+        data: SectionView,
+        source: ByteSource | None = None,
+    ) -> None:
         self.path = path
         self.selection = selection
-        self._mmap: mmap.mmap | None = data
+        self._data: SectionView | None = data
+        self._source = source
         with located(path=path):
-            self.root, self.base = _read_index(memoryview(data), selection.pointer)
+            self.root, self.base = _read_index(data, selection.pointer)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Container:
@@ -67,9 +79,32 @@ class Container:
             with located(path=name):
                 selection = select_root(fd)
             nbytes = selection.pointer.committed_nbytes
-            return cls(name, selection, mmap.mmap(fd, nbytes, access=mmap.ACCESS_READ))
+            data = MappedBytes(mmap.mmap(fd, nbytes, access=mmap.ACCESS_READ))
+            return cls(name, selection, data)
         finally:
             os.close(fd)
+
+    @classmethod
+    def open_source(cls, source: ByteSource, *, name: str = "source") -> Container:
+        """Opens the newest committed generation behind an object that reads ranges.
+
+        Opening takes two ranges and a task a third, as long as the base record is small and near
+        the start of the file or its end, where writers put it.
+
+        Args:
+            source: Gives ranges of bytes; must stay usable as long as the container.
+            name: For error messages.
+
+        Raises:
+            FormatError: It is no store, damaged, or not one that this reader understands.
+        """
+        fetched = FetchedBytes(source)
+        with located(path=name):
+            selection = select_root(fetched)
+            pointer = selection.pointer
+            first = max(DATA_OFFSET, pointer.offset - _BEFORE_ROOT_NBYTES)
+            fetched.hold(first, pointer.committed_nbytes - first)
+        return cls(name, selection, fetched, source)
 
     @property
     def generation(self) -> int:
@@ -83,6 +118,9 @@ class Container:
 
     def newest_generation(self) -> int:
         """Generation that the path holds now; reads no more than the root slots."""
+        if self._source is not None:
+            with located(path=self.path):
+                return select_root(self._source).pointer.generation
         fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with located(path=self.path):
@@ -97,19 +135,12 @@ class Container:
             TaskNotFoundError: There is no such task.
             FormatError: The directory is damaged or breaks a rule.
         """
-        try:
-            entry = self.root.tasks[task]
-        except KeyError:
-            known = ", ".join(sorted(self.root.tasks)[:10]) or "none"
-            raise TaskNotFoundError(
-                "no such task", path=self.path, expected=f"one of: {known}", actual=repr(task)
-            ) from None
-        return self._directory(task, entry)
+        entry = self._entry(task)
+        return self._directory(task, entry, self._bytes(entry.directory))
 
     def task_reader(self, task: str) -> TaskReader:
         """A reader of a task's records; raises like :meth:`directory`."""
-        directory = self.directory(task)
-        return self._reader(directory, self.root.tasks[task])
+        return self._reader(task, self._entry(task))
 
     def base_reader(self) -> TaskReader:
         """A reader of the tensors of an embedded base, all of them ``DenseBits``.
@@ -119,7 +150,7 @@ class Container:
         """
         if self.root.base_data is None:
             raise InvalidStateError("the base is not embedded in the store", path=self.path)
-        return self._reader(self._directory("", self.root.base_data), self.root.base_data)
+        return self._reader("", self.root.base_data)
 
     def file(self, ref: FileRef, *, base_file: BaseFile | None = None) -> bytes:
         """Content of an attached file, verified.
@@ -143,11 +174,11 @@ class Container:
 
     def section(self, ref: SectionRef) -> memoryview:
         """Stored bytes of a section that the root index refers to; not verified."""
-        return self._view()[ref.offset : ref.end]
+        return self._bytes(ref)
 
     def close(self) -> None:
         """Ends reading; arrays that were handed out stay valid."""
-        self._mmap = None
+        self._data = None
 
     def __enter__(self) -> Self:
         return self
@@ -166,40 +197,51 @@ class Container:
             f"tasks={len(self.root.tasks)} nbytes={self.nbytes}>"
         )
 
-    def _view(self) -> memoryview:
-        if self._mmap is None:
+    def _entry(self, task: str) -> TaskEntry:
+        try:
+            return self.root.tasks[task]
+        except KeyError:
+            known = ", ".join(sorted(self.root.tasks)[:10]) or "none"
+            raise TaskNotFoundError(
+                "no such task", path=self.path, expected=f"one of: {known}", actual=repr(task)
+            ) from None
+
+    def _bytes(self, ref: SectionRef) -> memoryview:
+        if self._data is None:
             raise InvalidStateError("container is closed", path=self.path)
-        return memoryview(self._mmap)
+        with located(path=self.path):
+            return self._data.view(ref.offset, ref.nbytes)
 
     def _stored(self, stored: StoredFile) -> Buffer:
         view = self.section(stored.section)
         stored.section.verify(view, "attached file")
         return view
 
-    def _directory(self, task: str, entry: TaskEntry) -> TaskDirectory:
+    def _directory(self, task: str, entry: TaskEntry, frame: memoryview) -> TaskDirectory:
         with located(path=self.path, where=f"directory of task {task!r}"):
-            frame = self.section(entry.directory)
             entry.directory.verify(frame, "directory")
             document = load(frame, max_nbytes=MAX_DIRECTORY_NBYTES)
             directory = TaskDirectory.from_json(document, name=task, base=self.base.tensors)
             directory.check_extent(entry.directory.offset - entry.first_offset)
             return directory
 
-    def _reader(self, directory: TaskDirectory, entry: TaskEntry) -> TaskReader:
-        extent = self._view()[entry.first_offset : entry.first_offset + entry.nbytes]
+    def _reader(self, task: str, entry: TaskEntry) -> TaskReader:
+        """Reads the whole extent at once; its directory is at its end."""
+        extent = self._bytes(SectionRef(entry.first_offset, entry.nbytes, ""))
+        directory = self._directory(task, entry, extent[entry.nbytes - entry.directory.nbytes :])
         return TaskReader(directory, base=self.base.tensors, extent=extent, path=self.path)
 
 
-def _read_index(view: memoryview, pointer: RootPointer) -> tuple[RootIndex, BaseRecord]:
+def _read_index(data: SectionView, pointer: RootPointer) -> tuple[RootIndex, BaseRecord]:
     """Root index and base record, verified and checked."""
     ref = SectionRef(pointer.offset, pointer.nbytes, pointer.checksum.hex())
     with located(where="root index"):
-        frame = view[ref.offset : ref.end]
+        frame = data.view(ref.offset, ref.nbytes)
         ref.verify(frame, "root index")
         root = RootIndex.from_json(load(frame, max_nbytes=MAX_ROOT_NBYTES))
         root.check_layout(first=DATA_OFFSET, end=pointer.offset)
     with located(where="base record"):
-        frame = view[root.base.offset : root.base.end]
+        frame = data.view(root.base.offset, root.base.nbytes)
         root.base.verify(frame, "base record")
         base = BaseRecord.from_json(load(frame, max_nbytes=MAX_DIRECTORY_NBYTES))
     if (root.base_data is None) != (base.storage == "external"):

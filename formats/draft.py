@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from formats.canonical import dump
+from formats.canonical import JSON, dump
 from formats.errors import DuplicateNameError, InvalidStateError, TaskNotFoundError
 from formats.file_writer import FileWriter
-from formats.index import BaseRecord, FileRef, RootIndex, TaskEntry
+from formats.index import MAX_DIRECTORY_NBYTES, BaseRecord, FileRef, RootIndex, TaskEntry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from formats.append import Appender
+    from formats.sections import SectionRef
 
 
 class Draft:
@@ -26,6 +27,7 @@ class Draft:
     Attributes:
         base: The base record, None before there is one.
         tasks: Entries by name.
+        recipes: By name.
         files: Attached files.
     """
 
@@ -33,9 +35,10 @@ class Draft:
         self._root = root
         self.base = base
         self.tasks = {} if root is None else dict(root.tasks)
+        self.recipes = {} if root is None else dict(root.recipes)
         self.files = FileWriter({} if root is None else root.files)
         self._base_data = None if root is None else root.base_data
-        self._base_is_written = root is not None
+        self._base_section = None if root is None else root.base
         self._is_dirty = root is None
 
     @property
@@ -62,7 +65,7 @@ class Draft:
             InvalidRecordError: Its meta is not JSON.
         """
         BaseRecord.from_json(base.to_json())
-        dump(base.to_json())
+        dump(base.to_json(), max_nbytes=MAX_DIRECTORY_NBYTES)
         before = self.base
         same = before is not None and before.tensors == base.tensors
         if before is not None and self.tasks:
@@ -75,7 +78,7 @@ class Draft:
         if not same or base.storage == "external":
             self._base_data = None
         self.base = base
-        self._base_is_written = False
+        self._base_section = None
         self._is_dirty = True
 
     def set_base_data(self, entry: TaskEntry) -> None:
@@ -108,6 +111,27 @@ class Draft:
         del self.tasks[name]
         self._is_dirty = True
 
+    def set_recipe(self, name: str, recipe: JSON) -> None:
+        """Takes a recipe.
+
+        Raises:
+            InvalidRecordError: It is not JSON.
+        """
+        dump(recipe)
+        self.recipes[name] = recipe
+        self._is_dirty = True
+
+    def remove_recipe(self, name: str) -> None:
+        """Drops a recipe.
+
+        Raises:
+            TaskNotFoundError: There is none of that name.
+        """
+        if name not in self.recipes:
+            raise TaskNotFoundError("no such recipe", actual=repr(name))
+        del self.recipes[name]
+        self._is_dirty = True
+
     def check_files(self, files: Mapping[str, FileRef]) -> None:
         """Checks that every file can be found again.
 
@@ -131,23 +155,32 @@ class Draft:
                 )
             self.check_files(base.files)
 
+    def write_base(self, appender: Appender) -> SectionRef:
+        """The base record's section, written unless it is already.
+
+        The first task begins with it, so that it lies at the head of a new store, where readers of
+        a far store find it without asking for it.
+        """
+        if self._base_section is None:
+            self._base_section = appender.section(
+                dump(self.require_base().to_json(), max_nbytes=MAX_DIRECTORY_NBYTES)
+            )
+        return self._base_section
+
     def write(self, appender: Appender) -> RootIndex:
-        """Writes waiting files and a changed base record; the root index to commit."""
+        """Writes waiting files and a base record not yet written; the root index to commit."""
         files = self.files.write(appender)
-        if self._root is None or not self._base_is_written:
-            section = appender.section(dump(self.require_base().to_json()))
-        else:
-            section = self._root.base
+        section = self.write_base(appender)
         return replace(
             self._root or RootIndex(section),
             base=section,
             base_data=self._base_data,
             tasks=dict(self.tasks),
             files=files,
+            recipes=dict(self.recipes),
         )
 
     def committed(self, root: RootIndex) -> None:
         """Goes on from a generation that was just committed."""
         self._root = root
-        self._base_is_written = True
         self._is_dirty = False

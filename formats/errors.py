@@ -81,6 +81,17 @@ def located(
         raise
 
 
+@contextmanager
+def named(path: str) -> Iterator[None]:
+    """Adds the path to an error of the system that lacks it, such as a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
+
+
 class InvalidStateError(NpsError, RuntimeError):
     """A reader or writer was used out of order: closed, already finished, no base yet."""
 

@@ -118,7 +118,7 @@ class RootIndex:
             None if data is None else TaskEntry.from_json(data, "base data"),
             mapping_from_json(fields["tasks"], "task", as_name, TaskEntry.from_json),
             mapping_from_json(fields["files"], "file", as_checksum, StoredFile.from_json),
-            as_object(fields["recipes"], "recipes"),
+            mapping_from_json(fields["recipes"], "recipe", as_name, lambda recipe, _: recipe),
             as_object(fields["meta"], "meta"),
         )
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from formats.append import Appender
+from formats.errors import named
 from formats.layout import DATA_OFFSET, RootPointer, pack_superblock
 from formats.lock import open_locked
 
@@ -31,12 +32,18 @@ class NewFile:
         self._part = path + PART_SUFFIX
         self._is_published = False
         self.fd = open_locked(self._part, flags=os.O_CREAT, timeout_s=timeout_s)
-        os.ftruncate(self.fd, 0)
-        if mode is not None:
-            os.fchmod(self.fd, mode & 0o7777)
         superblock = pack_superblock()
-        os.pwrite(self.fd, superblock, 0)
-        self.appender = Appender(self.fd, superblock, DATA_OFFSET)
+        self.appender = Appender(self.fd, superblock, DATA_OFFSET, path=path)
+        try:
+            with named(path):
+                os.ftruncate(self.fd, 0)
+                if mode is not None:
+                    os.fchmod(self.fd, mode & 0o7777)
+                os.pwrite(self.fd, superblock, 0)
+        except BaseException:
+            self.discard()
+            os.close(self.fd)
+            raise
 
     def publish(self, pointer: RootPointer) -> None:
         """Fills the other root slot too and moves the file to its path, durably."""

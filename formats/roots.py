@@ -7,9 +7,9 @@ generation it named is looked for behind the other slot's committed bytes.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +28,10 @@ from formats.layout import (
     parse_trailer,
 )
 from formats.sections import ALIGNMENT
+from formats.sources import FileSource
+
+if TYPE_CHECKING:
+    from formats.sources import ByteSource
 
 RETRIES = 5
 RETRY_PAUSE_S = 0.002
@@ -51,18 +55,18 @@ class RootSelection:
     recovered: bool = False
 
 
-def select_root(fd: int) -> RootSelection:
-    """Finds the newest committed generation of an open file.
+def select_root(source: int | ByteSource) -> RootSelection:
+    """Finds the newest committed generation of an open file or another source.
 
     Raises:
         FormatError: It is no store, or not one that this reader understands.
         TruncatedError: A slot's committed length exceeds the file.
         NoValidRootError: Neither a slot nor a trailer is valid.
     """
-    superblock = os.pread(fd, SUPERBLOCK.size, 0)
-    check_superblock(superblock)
-    slots = _read_slots(fd, superblock)
-    file_nbytes = os.fstat(fd).st_size
+    if isinstance(source, int):
+        source = FileSource(source)
+    superblock, slots = _read_head(source)
+    file_nbytes = source.nbytes
     valid = [pointer for pointer in slots if pointer is not None]
     valid.sort(key=lambda pointer: pointer.generation, reverse=True)
     for pointer in valid:
@@ -79,7 +83,7 @@ def select_root(fd: int) -> RootSelection:
         return RootSelection(newest, superblock)
     damaged = tuple(slot for slot, pointer in enumerate(slots) if pointer is None)
     start = DATA_OFFSET if newest is None else newest.committed_nbytes
-    found = _newest_trailer(fd, superblock, start, file_nbytes)
+    found = _newest_trailer(source, superblock, start, file_nbytes)
     if found is not None and (newest is None or found.generation > newest.generation):
         return RootSelection(found, superblock, damaged, recovered=True)
     if newest is None:
@@ -90,38 +94,43 @@ def select_root(fd: int) -> RootSelection:
     return RootSelection(newest, superblock, damaged)
 
 
-def _read_slots(fd: int, superblock: bytes) -> list[RootPointer | None]:
-    """Both slots; one that looks damaged is read again, since a writer may be at it."""
-    slots: list[RootPointer | None] = []
+def _read_head(source: ByteSource) -> tuple[bytes, list[RootPointer | None]]:
+    """Superblock and both slots; what looks damaged is read again, a writer may be at it."""
+    superblock, slots = b"", list[RootPointer | None]()
     for attempt in range(RETRIES):
         if attempt:
             time.sleep(RETRY_PAUSE_S)
+        head = source.read_range(0, DATA_OFFSET)
+        superblock = head[: SUPERBLOCK.size]
+        check_superblock(superblock)
         slots = [
-            parse_slot(os.pread(fd, SLOT.size, offset), superblock, slot=slot)
+            parse_slot(head[offset : offset + SLOT.size], superblock, slot=slot)
             for slot, offset in enumerate(SLOT_OFFSETS)
         ]
         if None not in slots:
             break
-    return slots
+    return superblock, slots
 
 
-def _newest_trailer(fd: int, superblock: bytes, start: int, end: int) -> RootPointer | None:
+def _newest_trailer(
+    source: ByteSource, superblock: bytes, start: int, end: int
+) -> RootPointer | None:
     """The last valid trailer within ``start:end`` whose root index is intact."""
     magic = int.from_bytes(TRAILER_MAGIC, "little")
     stop = end // ALIGNMENT * ALIGNMENT
     while stop > start:
         first = max(start, stop - _WINDOW_NBYTES)
-        window = os.pread(fd, stop - first, first)
+        window = source.read_range(first, stop - first)
         words = np.frombuffer(window[: len(window) // 8 * 8], "<u8")[:: ALIGNMENT // 8]
         for index in np.flatnonzero(words == magic)[::-1]:
             at = int(index) * ALIGNMENT
             pointer = parse_trailer(window[at : at + TRAILER.size], superblock, offset=first + at)
-            if pointer is not None and _root_is_intact(fd, pointer):
+            if pointer is not None and _root_is_intact(source, pointer):
                 return pointer
         stop = first
     return None
 
 
-def _root_is_intact(fd: int, pointer: RootPointer) -> bool:
-    root = os.pread(fd, pointer.nbytes, pointer.offset)
+def _root_is_intact(source: ByteSource, pointer: RootPointer) -> bool:
+    root = source.read_range(pointer.offset, pointer.nbytes)
     return len(root) == pointer.nbytes and digest(root) == pointer.checksum

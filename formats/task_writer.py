@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from formats.canonical import JSON, as_name, dump
+from formats.canonical import JSON, as_file_name, as_name, dump
 from formats.directory import TaskDirectory, TensorEntry
 from formats.dtypes import element_count
 from formats.encode import encode_record
@@ -15,7 +15,7 @@ from formats.errors import (
     InvalidStateError,
     located,
 )
-from formats.index import BaseTensor, FileRef, TaskEntry
+from formats.index import MAX_DIRECTORY_NBYTES, BaseTensor, FileRef, TaskEntry
 from formats.records import Record, check_covers
 from formats.streams import StreamBuffers
 
@@ -140,7 +140,7 @@ class TaskWriter:
         with located(path=self._path, where=f"task {self._name!r}"):
             directory = self._directory(absent, dict(files or {}), dict(meta or {}))
         directory = replace(directory, streams=self._streams.finish())
-        section = self._appender.section(dump(directory.to_json(self._base)))
+        section = self._appender.section(self._document(directory))
         entry = TaskEntry(section, self._origin, section.end - self._origin)
         self._is_open = False
         self._on_close(entry)
@@ -169,7 +169,7 @@ class TaskWriter:
     ) -> TaskDirectory:
         """The checked directory, still without its streams."""
         for name in files:
-            as_name(name, "file name")
+            as_file_name(name, "file name")
         self._check_files(files)
         directory = TaskDirectory(
             self._name,
@@ -181,8 +181,11 @@ class TaskWriter:
             meta,
         )
         directory.check(self._base)
-        dump(directory.to_json(self._base))  # refuses what is not JSON before more is written
+        self._document(directory)  # refuses what is not JSON before more is written
         return directory
+
+    def _document(self, directory: TaskDirectory) -> bytes:
+        return dump(directory.to_json(self._base), max_nbytes=MAX_DIRECTORY_NBYTES)
 
     def _require_open(self) -> None:
         if not self._is_open:

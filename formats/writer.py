@@ -14,7 +14,7 @@ from formats.compaction import compact
 from formats.container import Container
 from formats.draft import Draft
 from formats.errors import InvalidStateError, StoreExistsError, located
-from formats.index import BaseRecord, BaseTensor, FileRef, TaskEntry
+from formats.index import MAX_ROOT_NBYTES, BaseRecord, BaseTensor, FileRef, TaskEntry
 from formats.lock import open_locked
 from formats.newfile import NewFile
 from formats.task_writer import TaskWriter
@@ -98,7 +98,7 @@ class ContainerWriter:
                 selection, draft = store.selection, Draft(store.root, store.base)
             pointer = selection.pointer
             os.ftruncate(fd, pointer.committed_nbytes)
-            appender = Appender(fd, selection.superblock, pointer.committed_nbytes)
+            appender = Appender(fd, selection.superblock, pointer.committed_nbytes, path=name)
             for slot in selection.damaged_slots:
                 behind = (pointer.generation - slot) % 2
                 appender.write_slot(replace(pointer, generation=pointer.generation - behind))
@@ -207,6 +207,35 @@ class ContainerWriter:
         with located(path=self.path):
             self._draft.remove_task(name)
 
+    @property
+    def recipes(self) -> dict[str, JSON]:
+        """The recipes as they are going to be committed."""
+        return dict(self._draft.recipes)
+
+    def set_recipe(self, name: str, recipe: JSON) -> None:
+        """Notes a virtual task, or another recipe in place of one of that name.
+
+        Args:
+            name: Of the recipe.
+            recipe: What the layers above make of it; any JSON.
+
+        Raises:
+            InvalidRecordError: It is not JSON.
+        """
+        self._require_open()
+        with located(path=self.path):
+            self._draft.set_recipe(as_name(name, "recipe name"), recipe)
+
+    def remove_recipe(self, name: str) -> None:
+        """Drops a recipe.
+
+        Raises:
+            TaskNotFoundError: There is none of that name.
+        """
+        self._require_open()
+        with located(path=self.path):
+            self._draft.remove_recipe(name)
+
     def commit(self) -> int:
         """Makes all changes visible and durable, or none.
 
@@ -223,7 +252,7 @@ class ContainerWriter:
         if not self._draft.is_dirty:
             return self.generation
         root = self._draft.write(self._appender)
-        document = self._appender.section(dump(root.to_json()))
+        document = self._appender.section(dump(root.to_json(), max_nbytes=MAX_ROOT_NBYTES))
         pointer = self._appender.write_trailer(document, self.generation + 1)
         # From here on a reader may find the new generation: it is never truncated again.
         self._committed_nbytes = pointer.committed_nbytes
@@ -274,6 +303,7 @@ class ContainerWriter:
             if entry is not None:
                 take(entry)
 
+        self._draft.write_base(self._appender)
         self._current = kind(
             self._appender,
             self._draft.require_base().tensors,

@@ -146,22 +146,33 @@ def base_file(ref: FileRef) -> bytes:
 def snapshot(path: os.PathLike[str]) -> dict[str, Any]:
     """Everything that a store holds, decoded."""
     with Container.open(path) as store:
-        result: dict[str, Any] = {"base": store.base, "tasks": {}}
-        if store.base.storage == "embedded":
-            reader = store.base_reader()
-            result["bits"] = [plain(reader.record(entry)) for entry in reader]
-        for name in store.root.tasks:
-            reader = store.task_reader(name)
-            result["tasks"][name] = (
-                [_decoded(reader, entry) for entry in reader],
-                reader.directory.absent,
-                reader.directory.meta,
-                {
-                    file_name: store.file(ref, base_file=base_file)
-                    for file_name, ref in reader.directory.files.items()
-                },
-            )
-        return result
+        return contents(store)
+
+
+def contents(store: Container) -> dict[str, Any]:
+    """Everything that an open store holds, decoded."""
+    result: dict[str, Any] = {
+        "base": store.base,
+        "recipes": store.root.recipes,
+        "meta": store.root.meta,
+        "tasks": {},
+    }
+    if store.base.storage == "embedded":
+        reader = store.base_reader()
+        result["bits"] = [plain(reader.record(entry)) for entry in reader]
+        result["files"] = {name: store.file(ref) for name, ref in store.base.files.items()}
+    for name in store.root.tasks:
+        reader = store.task_reader(name)
+        result["tasks"][name] = (
+            [_decoded(reader, entry) for entry in reader],
+            reader.directory.absent,
+            reader.directory.meta,
+            {
+                file_name: store.file(ref, base_file=base_file)
+                for file_name, ref in reader.directory.files.items()
+            },
+        )
+    return result
 
 
 def _decoded(reader: TaskReader, entry: TensorEntry) -> tuple[Any, ...]:
