@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from formats.codecs import compiled
 from formats.errors import CorruptStreamError
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ def decode(data: Buffer, numel: int, n_kept: int) -> NDArray[np.int64]:
     Raises:
         CorruptStreamError: A bit beyond the tensor is set, or the count is another.
     """
+    if n_kept >= compiled.MIN_ENTRIES and compiled.is_available():
+        positions = np.empty(n_kept, np.int64)
+        if compiled.decode_bitmap(data, positions) == compiled.SOUND:
+            return _within(positions, numel)  # else numpy says what is wrong
     bitmap = np.frombuffer(data, np.uint8)
     occupied = np.flatnonzero(bitmap)
     bits = np.unpackbits(bitmap[occupied], bitorder="little").reshape(-1, 8)
@@ -45,6 +50,10 @@ def decode(data: Buffer, numel: int, n_kept: int) -> NDArray[np.int64]:
         raise CorruptStreamError(
             "wrong number of bits set in a bitmap", expected=n_kept, actual=positions.size
         )
-    if n_kept and positions[-1] >= numel:
+    return _within(positions.astype(np.int64, copy=False), numel)
+
+
+def _within(positions: NDArray[np.int64], numel: int) -> NDArray[np.int64]:
+    if positions.size and positions[-1] >= numel:
         raise CorruptStreamError("bitmap has a bit set beyond the tensor", expected=f"< {numel}")
-    return positions.astype(np.int64, copy=False)
+    return positions

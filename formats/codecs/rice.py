@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from formats.codecs import compiled
 from formats.errors import CorruptStreamError
 
 if TYPE_CHECKING:
@@ -74,17 +75,28 @@ def decode(headers: Buffer, payloads: Buffer, numel: int, n_kept: int) -> NDArra
     if (counts * (blocks["k"].astype(np.int64) + 1) > nbytes * 8).any():
         raise CorruptStreamError("a block's payload is too short for its count")
     positions = np.empty(n_kept, np.int64)
+    if n_kept >= compiled.MIN_ENTRIES and compiled.is_available():
+        k = blocks["k"].astype(np.int64)
+        _check(compiled.decode_blocks(payloads, counts, k, nbytes, positions))
+    else:
+        _decode_batches(blocks, data, positions)
+    if n_kept and positions[-1] >= numel:
+        raise CorruptStreamError("kept position beyond the tensor", expected=f"< {numel}")
+    return positions
+
+
+def _decode_batches(
+    blocks: NDArray[np.void], data: NDArray[np.uint8], positions: NDArray[np.int64]
+) -> None:
+    """Fills ``positions`` from as many blocks at a time as keeps the arrays small."""
     entry = byte = 0
     for first in range(0, len(blocks), _BLOCKS_A_BATCH):
         batch = blocks[first : first + _BLOCKS_A_BATCH]
-        n_bytes = int(nbytes[first : first + len(batch)].sum())
+        n_bytes = int(batch["payload"].sum(dtype=np.int64))
         offsets = _decode_batch(batch, data[byte : byte + n_bytes])
         positions[entry : entry + offsets.size] = offsets + first * BLOCK
         entry += offsets.size
         byte += n_bytes
-    if n_kept and positions[-1] >= numel:
-        raise CorruptStreamError("kept position beyond the tensor", expected=f"< {numel}")
-    return positions
 
 
 def _encode_batch(kept: NDArray[np.int64], headers: NDArray[np.void]) -> bytes | None:
@@ -139,7 +151,7 @@ def _decode_batch(headers: NDArray[np.void], data: NDArray[np.uint8]) -> NDArray
     ones = np.flatnonzero(bits)
     edges = np.append(block_bit, bits.size)
     if not np.array_equal(np.diff(np.searchsorted(ones, edges)), counts):
-        raise CorruptStreamError("a block's unary codes contradict its count")
+        _check(compiled.WRONG_COUNT)
     previous = np.empty_like(ones)
     previous[1:] = ones[:-1]
     previous[first[counts > 0]] = unary_bit[counts > 0] - 1
@@ -147,8 +159,16 @@ def _decode_batch(headers: NDArray[np.void], data: NDArray[np.uint8]) -> NDArray
     ends = np.cumsum(gaps)
     offsets = ends - (ends - gaps)[first[block]] - 1 if ends.size else ends
     if offsets.size and offsets.max() >= BLOCK:
-        raise CorruptStreamError("an offset lies beyond its block", expected=f"< {BLOCK}")
+        _check(compiled.BEYOND_BLOCK)
     return offsets + block * BLOCK
+
+
+def _check(outcome: int) -> None:
+    """Raises what went wrong while blocks were decoded."""
+    if outcome == compiled.WRONG_COUNT:
+        raise CorruptStreamError("a block's unary codes contradict its count")
+    if outcome == compiled.BEYOND_BLOCK:
+        raise CorruptStreamError("an offset lies beyond its block", expected=f"< {BLOCK}")
 
 
 def _cheapest_k(

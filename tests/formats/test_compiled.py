@@ -1,0 +1,129 @@
+"""The compiled loops do what the numpy code does, on sound bytes and on damaged ones."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from formats.codecs import bitmap, compiled, rice
+from formats.errors import CorruptStreamError
+from tests.formats.test_rice import positions_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+if find_spec("numba") is None:
+    pytest.skip("needs the fast extra", allow_module_level=True)
+
+NUMELS = [1, 63, 64, 65, 65_535, 65_536, 65_537, 150_001, 400_000]
+RATES = [0.0, 0.0002, 0.003, 0.02, 0.3, 0.9]
+
+
+def both(decode: Callable[[], np.ndarray]) -> list[np.ndarray | str]:
+    """What numpy and the compiled loops make of something: positions or a refusal."""
+    outcomes: list[np.ndarray | str] = []
+    for least in (1 << 62, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiled, "MIN_ENTRIES", least)
+            try:
+                outcomes.append(decode())
+            except CorruptStreamError as error:
+                outcomes.append(error.id)
+    return outcomes
+
+
+def assert_same(outcomes: list[np.ndarray | str]) -> None:
+    reference, fast = outcomes
+    assert type(reference) is type(fast)
+    if isinstance(reference, str):
+        assert reference == fast
+    else:
+        assert isinstance(fast, np.ndarray)
+        assert reference.dtype == fast.dtype == np.int64
+        assert np.array_equal(reference, fast)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(NUMELS), st.sampled_from(RATES), st.integers(0, 99))
+def test_equal_on_sound_blocks(numel: int, rate: float, seed: int) -> None:
+    positions = positions_of(numel, rate, seed)
+    coded = rice.encode(positions, numel)
+    if coded is not None:
+        outcomes = both(lambda: rice.decode(*coded, numel, positions.size))
+        assert_same(outcomes)
+        assert np.array_equal(outcomes[1], positions)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(NUMELS), st.sampled_from(RATES), st.integers(0, 99))
+def test_equal_on_bitmaps(numel: int, rate: float, seed: int) -> None:
+    positions = positions_of(numel, rate, seed)
+    data = bytearray(bitmap.encode(positions, numel))
+    assert_same(both(lambda: bitmap.decode(data, numel, positions.size)))
+    data[seed % len(data)] ^= 1 << seed % 8
+    for n_kept in (positions.size, positions.size + 1, max(positions.size - 1, 0)):
+        assert_same(both(lambda n_kept=n_kept: bitmap.decode(data, numel, n_kept)))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([1000, 65_537, 150_001]),
+    st.sampled_from([0.0005, 0.01, 0.2]),
+    st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=2),
+)
+def test_equal_on_damaged_blocks(
+    numel: int, rate: float, payload: list[tuple[int, int]], header: list[tuple[int, int]]
+) -> None:
+    positions = positions_of(numel, rate, 1)
+    headers, payloads = (bytearray(part) for part in rice.encode(positions, numel) or (b"", b""))
+    for part, changes in ((headers, header), (payloads, payload)):
+        for at, value in changes:
+            if part:
+                part[at % len(part)] = value
+    assert_same(both(lambda: rice.decode(headers, payloads, numel, positions.size)))
+
+
+@pytest.mark.parametrize("payload", [b"\0" * 8, b"\xff" * 8, b"\0" * 7 + b"\x80"])
+def test_equal_at_the_last_bits(payload: bytes) -> None:
+    for k in range(16):
+        header = np.zeros(1, rice.HEADER)
+        header["k"], header["payload"] = k, len(payload)
+        for count in range(65):
+            header["count"] = count
+            headers = header.tobytes()
+            assert_same(both(partial(rice.decode, headers, payload, 65_536, count)))
+
+
+@pytest.mark.parametrize(("numel", "is_used"), [(1000, False), (1 << 20, True)])
+def test_is_used_for_many_entries_only(
+    monkeypatch: pytest.MonkeyPatch, numel: int, is_used: bool
+) -> None:
+    calls = []
+
+    def recorded(*arguments: object) -> int:
+        calls.append(arguments)
+        return decode_blocks(*arguments)
+
+    decode_blocks = compiled.decode_blocks
+    monkeypatch.setattr(compiled, "decode_blocks", recorded)
+    positions = positions_of(numel, 0.2, 0)
+    coded = rice.encode(positions, numel)
+    assert coded is not None
+    assert np.array_equal(rice.decode(*coded, numel, positions.size), positions)
+    assert bool(calls) == is_used
+
+
+def test_without_numba_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "is_available", lambda: False)
+    monkeypatch.setattr(compiled, "decode_blocks", None)
+    positions = positions_of(1 << 19, 0.2, 0)
+    coded = rice.encode(positions, 1 << 19)
+    assert coded is not None
+    assert np.array_equal(rice.decode(*coded, 1 << 19, positions.size), positions)
