@@ -103,6 +103,8 @@ def _read_head(source: ByteSource) -> tuple[bytes, list[RootPointer | None]]:
         head = source.read_range(0, DATA_OFFSET)
         superblock = head[: SUPERBLOCK.size]
         check_superblock(superblock)
+        if len(head) < DATA_OFFSET:
+            raise TruncatedError("file ends within the root slots", actual=f"{len(head)} bytes")
         slots = [
             parse_slot(head[offset : offset + SLOT.size], superblock, slot=slot)
             for slot, offset in enumerate(SLOT_OFFSETS)
