@@ -13,7 +13,7 @@ from formats.canonical import JSON, as_name, dump
 from formats.compaction import compact
 from formats.container import Container
 from formats.draft import Draft
-from formats.errors import InvalidStateError, StoreExistsError, located
+from formats.errors import InvalidStateError, StoreExistsError, located, named
 from formats.index import MAX_ROOT_NBYTES, BaseRecord, BaseTensor, FileRef, TaskEntry
 from formats.lock import open_locked
 from formats.newfile import NewFile
@@ -66,13 +66,17 @@ class ContainerWriter:
         """
         name = os.path.realpath(path)
         new = NewFile(name, timeout_s=timeout_s)
+        replaced_fd = None
         try:
             replaced_fd = _lock_replaced(name, overwrite=overwrite, timeout_s=timeout_s)
             if replaced_fd is not None:
-                os.fchmod(new.fd, os.fstat(replaced_fd).st_mode & 0o7777)
+                with named(name):
+                    os.fchmod(new.fd, os.fstat(replaced_fd).st_mode & 0o7777)
         except BaseException:
             new.discard()
             os.close(new.fd)
+            if replaced_fd is not None:
+                os.close(replaced_fd)
             raise
         writer = cls(name, new.fd, new.appender, Draft())
         writer._new, writer._replaced_fd = new, replaced_fd
