@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from formats.codecs import zstd
 from formats.errors import MissingFileError
-from formats.files import file_ref
+from formats.files import file_ref, is_plausible
 from formats.index import BaseRecord, FileRef, StoredFile
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def _external(base: BaseRecord | None) -> set[str]:
 
 def _compress(data: bytes, dictionary: bytes | None, key: str | None) -> _Pending:
     frame = zstd.compress(data, dictionary=dictionary) if data else data
-    if len(frame) < len(data):
+    is_readable = is_plausible(len(data), len(frame) + len(dictionary or b""))
+    if len(frame) < len(data) and is_readable:
         return _Pending(frame, len(data), key)
     return _Pending(data, None, None)

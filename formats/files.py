@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 from formats.checksum import hexdigest
 from formats.codecs import zstd
-from formats.errors import ChecksumMismatchError, MalformedIndexError, MissingFileError
+from formats.errors import (
+    ChecksumMismatchError,
+    MalformedIndexError,
+    MissingFileError,
+    SizeLimitError,
+)
 from formats.index import BaseRecord, FileRef, StoredFile
 
 if TYPE_CHECKING:
@@ -15,6 +20,19 @@ if TYPE_CHECKING:
 
 BaseFile = Callable[[FileRef], bytes]
 """Fetches a file of an external base."""
+
+FREE_FILE_NBYTES = 16 << 20
+MAX_FILE_RATIO = 128
+
+
+def is_plausible(nbytes: int, stored_nbytes: int) -> bool:
+    """Whether a file may decode to ``nbytes``; what it may cost is bounded by what was stored.
+
+    Args:
+        nbytes: Of its content.
+        stored_nbytes: Of its section and of the file that it was compressed against.
+    """
+    return nbytes <= FREE_FILE_NBYTES + MAX_FILE_RATIO * stored_nbytes
 
 
 def file_ref(data: bytes) -> FileRef:
@@ -58,14 +76,25 @@ def read_file(
             raise MalformedIndexError("file is compressed against a compressed file", actual=ref)
         if entry.section.raw_nbytes is None:
             raise MalformedIndexError("file with a dictionary is not compressed", actual=ref)
-        content = zstd.decompress(section(entry), entry.nbytes, dictionary=dictionary)
+        content = _decompressed(section(entry), entry.nbytes, dictionary)
     return _checked(content, ref.hash)
 
 
 def _plain(entry: StoredFile, section: Callable[[StoredFile], Buffer]) -> bytes:
     if entry.section.raw_nbytes is None:
         return bytes(section(entry))
-    return zstd.decompress(section(entry), entry.section.raw_nbytes)
+    return _decompressed(section(entry), entry.section.raw_nbytes, None)
+
+
+def _decompressed(frame: Buffer, nbytes: int, dictionary: bytes | None) -> bytes:
+    stored_nbytes = len(frame) + len(dictionary or b"")
+    if not is_plausible(nbytes, stored_nbytes):
+        raise SizeLimitError(
+            "attached file too large for what is stored of it",
+            expected=f"<= {FREE_FILE_NBYTES + MAX_FILE_RATIO * stored_nbytes} bytes",
+            actual=f"{nbytes} bytes",
+        )
+    return zstd.decompress(frame, nbytes, dictionary=dictionary)
 
 
 def _base_ref(key: str, base: BaseRecord) -> FileRef:
