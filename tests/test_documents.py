@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import documents
+from benchmarks import documents, minilm
+from examples.demo import SHIPPED
 
 README = documents.ROOT / "README.md"
 
@@ -49,6 +50,15 @@ def test_verbs_in_the_readme_exist() -> None:
     verbs = {command.name or command.callback.__name__ for command in app.registered_commands}
     named = set(re.findall(r"^\s*(?:\$ )?nps ([a-z]+)", README.read_text(encoding="utf-8"), re.M))
     assert {"compress", "serve", "eval"} <= named <= verbs
+
+
+def test_the_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    places = {"tasks.nps": str(SHIPPED), "all-MiniLM-L6-v2": str(minilm.base_dir())}
+    for name, place in places.items():
+        code = code.replace(f'"{name}"', repr(place))
+    exec(code, {})  # noqa: S102 (our own README)
+    assert "shared-lib" in capsys.readouterr().out
 
 
 def _instead(path: Path, text: str):
