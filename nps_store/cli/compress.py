@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from nps_store.compress.job import Stored
+    from nps_store.compress.decision import Stored
 
 
 def compress(

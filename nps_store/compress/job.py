@@ -7,87 +7,27 @@ of one call appear together or not at all.
 from __future__ import annotations
 
 import os
-import time
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from formats.canonical import MAX_NAME_NBYTES
 from formats.container import Container
 from formats.writer import ContainerWriter
-from nps_store.calibration import Quality, Row, read_rows
+from nps_store.calibration import read_rows
 from nps_store.checkpoint import Checkpoint
-from nps_store.compress.calibrate import Calibration
-from nps_store.compress.encode import absent, encode
+from nps_store.compress.decision import Decision, Job, Stored, decide
 from nps_store.compress.fine_tune import FineTune
 from nps_store.compress.options import Options, Progress, Silent, TaskSource
-from nps_store.compress.rate import choose
 from nps_store.compress.writing import TaskSink
 from nps_store.errors import BadOptionError, CalibrationError, StoreExistsError, TaskExistsError
 from nps_store.store import Store
 from nps_store.task import task_nbytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from nps_store.compress.encode import Encoded
-    from nps_store.compress.rate import Choice
-    from nps_store.search import Found, Selection
     from nps_store.sources import BaseSource
-
-RECORD_NBYTES = 1024
-"""Room left in a byte budget for what is noted of a task, which is known only at the end."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One task as it went into the store.
-
-    Attributes:
-        name: Of the task.
-        nbytes: Bytes in the store, everything included.
-        dense_nbytes: Bytes of the fine-tune's weights.
-        keep: Kept fraction; 1 where everything is.
-        quality: Measured from the written file; None without calibration data.
-        target: The target asked, or None.
-        seconds: Wall time.
-    """
-
-    name: str
-    nbytes: int
-    dense_nbytes: int
-    keep: float
-    quality: Quality | None
-    target: float | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A checked task source."""
-
-    fine_tune: FineTune
-    rows: list[Row] | None
-    source_hash: str
-
-
-@dataclass(frozen=True)
-class _Decided:
-    """A task with what is kept of it; `found` is None where everything is."""
-
-    fine_tune: FineTune
-    found: Found | None
-    meta: dict[str, Any]
-    stored: Stored
-
-    def encoded(self) -> Iterator[Encoded]:
-        return encode(self.fine_tune, None if self.found is None else self.found.selection)
-
-    @property
-    def absent(self) -> tuple[int, ...]:
-        return absent(self.fine_tune, exact=self.found is None)
 
 
 def compress(
@@ -128,7 +68,7 @@ def compress(
     options, listener = options or Options(), progress or Silent()
     jobs = _check(source, tasks, options, taken=(), progress=listener)
     sink = TaskSink.of(source)
-    decided = [_decide(job, sink, options, listener) for job in jobs]
+    decided = [decide(job, sink, options, listener) for job in jobs]
     with ContainerWriter.create(out, overwrite=overwrite) as writer:
         sink.set_base(
             writer,
@@ -170,7 +110,7 @@ def add(
         taken = () if replace else store.tasks
         jobs = _check(store.base, tasks, options, taken=taken, progress=listener)
         sink = TaskSink(store.base, store.base_tensors)
-        decided = [_decide(job, sink, options, listener) for job in jobs]
+        decided = [decide(job, sink, options, listener) for job in jobs]
         with ContainerWriter.open(path) as writer:
             for task in decided:
                 if task.stored.name in writer.tasks:
@@ -187,102 +127,18 @@ def _hint(base: Path, store_directory: Path) -> str:
     return str(base) if base.is_absolute() else os.path.relpath(base, store_directory)
 
 
-def _write(writer: ContainerWriter, sink: TaskSink, decided: Sequence[_Decided]) -> None:
+def _write(writer: ContainerWriter, sink: TaskSink, decided: Sequence[Decision]) -> None:
     for task in decided:
         sink.write(writer, task.fine_tune, task.encoded(), absent=task.absent, meta=task.meta)
     writer.commit()
 
 
-def _as_written(path: str | os.PathLike[str], decided: Sequence[_Decided]) -> list[Stored]:
+def _as_written(path: str | os.PathLike[str], decided: Sequence[Decision]) -> list[Stored]:
     with Container.open(path) as container:
         return [
             replace(task.stored, nbytes=task_nbytes(container, task.stored.name))
             for task in decided
         ]
-
-
-def _decide(job: _Job, sink: TaskSink, options: Options, progress: Progress) -> _Decided:
-    """Search, write into a scratch store and measure there what will be in the store."""
-    start = time.perf_counter()
-    fine_tune = job.fine_tune
-    found, calibration, choice = None, None, None
-    if job.rows is not None and options.method != "exact":
-        progress.stage(fine_tune.name, "load")
-        calibration = Calibration(fine_tune, job.rows, options)
-        if calibration.n_truncated:
-            progress.note(
-                fine_tune.name, f"{calibration.n_truncated} calibration texts were cut to length"
-            )
-    if options.method != "exact":
-        progress.stage(fine_tune.name, "search")
-        choice = choose(
-            fine_tune, calibration, options,
-            nbytes_of=lambda selection: _nbytes(fine_tune, sink, selection) + RECORD_NBYTES,
-            progress=progress,
-        )  # fmt: skip
-        found = choice.found
-        if choice.target is not None and found.check < choice.target:
-            progress.note(
-                fine_tune.name,
-                f"target {choice.target:g} is out of reach (got {found.check:.3f}); "
-                "stored losslessly",
-            )
-            found = None
-    progress.stage(fine_tune.name, "measure")
-    selection = None if found is None else found.selection
-    gone = absent(fine_tune, exact=found is None)
-    with sink.scratch(fine_tune, encode(fine_tune, selection), absent=gone) as (store, nbytes):
-        quality = None if calibration is None else calibration.measure_stored(store)
-    stored = Stored(
-        name=fine_tune.name,
-        nbytes=nbytes,
-        dense_nbytes=fine_tune.dense_nbytes(),
-        keep=1.0 if found is None else found.selection.n_kept / max(found.selection.pool.numel, 1),
-        quality=quality,
-        target=None if choice is None else choice.target,
-        seconds=time.perf_counter() - start,
-    )
-    meta = {
-        "tool": f"nps-store {version('nps-store')}",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "method": options.method if found is not None else "exact",
-        "keep": stored.keep,
-        "seed": options.seed,
-        "quality": None if quality is None else quality.to_json(),
-        "source": {
-            "name": fine_tune.checkpoint.path.resolve().name,
-            "hash": job.source_hash,
-            "nbytes": stored.dense_nbytes,
-        },
-        **_search_record(found, calibration, options, choice),
-    }
-    return _Decided(fine_tune, found, meta, stored)
-
-
-def _search_record(
-    found: Found | None,
-    calibration: Calibration | None,
-    options: Options,
-    choice: Choice | None,
-) -> dict[str, Any]:
-    """What is noted of how a task was compressed."""
-    record: dict[str, Any] = {"target": None if choice is None else choice.target}
-    if found is not None:
-        record["n_kept"] = found.selection.n_kept
-        record["log_weights"] = [round(w, 4) for w in found.candidate.log_weights]
-        record["log_scale"] = round(found.candidate.log_scale, 4)
-        record["calibrated"] = calibration is not None
-    if found is not None and choice is not None and calibration is not None:
-        record["objective"] = options.objective
-        record["n_evaluations"] = choice.n_evaluations
-        record["check"] = calibration.quality_of(found.selection).to_json()
-    return record
-
-
-def _nbytes(fine_tune: FineTune, sink: TaskSink, selection: Selection) -> int:
-    gone = absent(fine_tune, exact=False)
-    with sink.scratch(fine_tune, encode(fine_tune, selection), absent=gone) as (_, nbytes):
-        return nbytes
 
 
 def _taken(name: str) -> TaskExistsError:
@@ -296,7 +152,7 @@ def _check(
     *,
     taken: Sequence[str],
     progress: Progress,
-) -> list[_Job]:
+) -> list[Job]:
     """Everything that can be refused before work begins."""
     names = [task.name for task in tasks]
     for name in names:
@@ -325,5 +181,5 @@ def _check(
                     f"{task.calibration}: example {unlabelled[0]} has no label, which objective "
                     f"{options.objective!r} needs; use --objective distill"
                 )
-        jobs.append(_Job(fine_tune, rows, fine_tune.hash()))
+        jobs.append(Job(fine_tune, rows, fine_tune.hash()))
     return jobs

@@ -347,7 +347,7 @@ def bad_directories(zoo, root):
 
 def test_bad_fine_tunes_are_refused_before_any_work(zoo, tmp_path, monkeypatch):
     cases = list(bad_directories(zoo, tmp_path))
-    monkeypatch.setattr(job_module, "_decide", None)  # would fail if any work began
+    monkeypatch.setattr(job_module, "decide", None)  # would fail if any work began
     out = tmp_path / "out"
     out.mkdir()
     for directory, error in cases:

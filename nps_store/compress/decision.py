@@ -1,0 +1,162 @@
+"""What is kept of one task, measured as it will be stored."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from nps_store.compress.calibrate import Calibration
+from nps_store.compress.encode import absent, encode
+from nps_store.compress.rate import choose
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nps_store.calibration import Quality, Row
+    from nps_store.compress.encode import Encoded
+    from nps_store.compress.fine_tune import FineTune
+    from nps_store.compress.options import Options, Progress
+    from nps_store.compress.rate import Choice
+    from nps_store.compress.writing import TaskSink
+    from nps_store.search import Found, Selection
+
+RECORD_NBYTES = 1024
+"""Room left in a byte budget for what is noted of a task, which is known only at the end."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One task as it went into the store.
+
+    Attributes:
+        name: Of the task.
+        nbytes: Bytes in the store, everything included.
+        dense_nbytes: Bytes of the fine-tune's weights.
+        keep: Kept fraction; 1 where everything is.
+        quality: Measured from the written file; None without calibration data.
+        target: The target asked, or None.
+        seconds: Wall time.
+    """
+
+    name: str
+    nbytes: int
+    dense_nbytes: int
+    keep: float
+    quality: Quality | None
+    target: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked task source."""
+
+    fine_tune: FineTune
+    rows: list[Row] | None
+    source_hash: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A task with what is kept of it; `found` is None where everything is."""
+
+    fine_tune: FineTune
+    found: Found | None
+    meta: dict[str, Any]
+    stored: Stored
+
+    def encoded(self) -> Iterator[Encoded]:
+        """The tensors to write, made anew at each call."""
+        return encode(self.fine_tune, None if self.found is None else self.found.selection)
+
+    @property
+    def absent(self) -> tuple[int, ...]:
+        """Base tensors from which nothing of the task derives."""
+        return absent(self.fine_tune, exact=self.found is None)
+
+
+def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> Decision:
+    """Search, write into a scratch store and measure there what will be in the store."""
+    start = time.perf_counter()
+    fine_tune = job.fine_tune
+    found, calibration, choice = None, None, None
+    if job.rows is not None and options.method != "exact":
+        progress.stage(fine_tune.name, "load")
+        calibration = Calibration(fine_tune, job.rows, options)
+        if calibration.n_truncated:
+            progress.note(
+                fine_tune.name, f"{calibration.n_truncated} calibration texts were cut to length"
+            )
+    if options.method != "exact":
+        progress.stage(fine_tune.name, "search")
+        choice = choose(
+            fine_tune, calibration, options,
+            nbytes_of=lambda selection: _nbytes(fine_tune, sink, selection) + RECORD_NBYTES,
+            progress=progress,
+        )  # fmt: skip
+        found = choice.found
+        if choice.target is not None and found.check < choice.target:
+            progress.note(
+                fine_tune.name,
+                f"target {choice.target:g} is out of reach (got {found.check:.3f}); "
+                "stored losslessly",
+            )
+            found = None
+    progress.stage(fine_tune.name, "measure")
+    selection = None if found is None else found.selection
+    gone = absent(fine_tune, exact=found is None)
+    with sink.scratch(fine_tune, encode(fine_tune, selection), absent=gone) as (store, nbytes):
+        quality = None if calibration is None else calibration.measure_stored(store)
+    stored = Stored(
+        name=fine_tune.name,
+        nbytes=nbytes,
+        dense_nbytes=fine_tune.dense_nbytes(),
+        keep=1.0 if found is None else found.selection.n_kept / max(found.selection.pool.numel, 1),
+        quality=quality,
+        target=None if choice is None else choice.target,
+        seconds=time.perf_counter() - start,
+    )
+    meta = {
+        "tool": f"nps-store {version('nps-store')}",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "method": options.method if found is not None else "exact",
+        "keep": stored.keep,
+        "seed": options.seed,
+        "quality": None if quality is None else quality.to_json(),
+        "source": {
+            "name": fine_tune.checkpoint.path.resolve().name,
+            "hash": job.source_hash,
+            "nbytes": stored.dense_nbytes,
+        },
+        **_search_record(found, calibration, options, choice),
+    }
+    return Decision(fine_tune, found, meta, stored)
+
+
+def _search_record(
+    found: Found | None,
+    calibration: Calibration | None,
+    options: Options,
+    choice: Choice | None,
+) -> dict[str, Any]:
+    """What is noted of how a task was compressed."""
+    record: dict[str, Any] = {"target": None if choice is None else choice.target}
+    if found is not None:
+        record["n_kept"] = found.selection.n_kept
+        record["log_weights"] = [round(w, 4) for w in found.candidate.log_weights]
+        record["log_scale"] = round(found.candidate.log_scale, 4)
+        record["calibrated"] = calibration is not None
+    if found is not None and choice is not None and calibration is not None:
+        record["objective"] = options.objective
+        record["n_evaluations"] = choice.n_evaluations
+        record["check"] = calibration.quality_of(found.selection).to_json()
+    return record
+
+
+def _nbytes(fine_tune: FineTune, sink: TaskSink, selection: Selection) -> int:
+    gone = absent(fine_tune, exact=False)
+    with sink.scratch(fine_tune, encode(fine_tune, selection), absent=gone) as (_, nbytes):
+        return nbytes
