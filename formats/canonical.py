@@ -80,9 +80,8 @@ def closed(
 ) -> dict[str, JSON]:
     """An object that has every required key and no unknown one."""
     fields = as_object(value, where)
-    missing = [key for key in required if key not in fields]
-    unknown = [key for key in fields if key not in required and key not in optional]
-    if missing or unknown:
+    keys = fields.keys()
+    if keys != required and not (keys >= set(required) and keys <= {*required, *optional}):
         raise MalformedIndexError(
             "wrong keys in an index object",
             where=where,
@@ -124,7 +123,7 @@ def as_name(value: JSON, where: str) -> str:
     """``value`` if it is a name: data, not empty, valid UTF-8, no NUL, bounded in length."""
     name = as_str(value, where)
     try:
-        nbytes = len(name.encode("utf-8"))
+        nbytes = len(name) if name.isascii() else len(name.encode("utf-8"))
     except UnicodeEncodeError as error:
         raise MalformedIndexError("name is not UTF-8", where=where, actual=repr(name)) from error
     if not 0 < nbytes <= MAX_NAME_NBYTES or "\0" in name:
@@ -143,10 +142,9 @@ def as_file_name(value: JSON, where: str) -> str:
 
 def as_checksum(value: JSON, where: str) -> str:
     """``value`` if it is 32 lower-case hexadecimal digits."""
-    text = as_str(value, where)
-    if len(text) != 32 or text.strip("0123456789abcdef"):
+    if not isinstance(value, str) or len(value) != 32 or value.strip("0123456789abcdef"):
         _mistyped(value, where, "32 hexadecimal digits")
-    return text
+    return value
 
 
 def mapping_from_json(
@@ -157,7 +155,7 @@ def mapping_from_json(
 ) -> dict[str, T]:
     """An object whose keys and items are parsed."""
     return {
-        parse_key(key, f"{what} name"): parse_item(item, f"{what} {key!r}")
+        parse_key(key, where := f"{what} {key!r}"): parse_item(item, where)
         for key, item in as_object(value, what).items()
     }
 

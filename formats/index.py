@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_ROOT_NBYTES = 64 << 20
 MAX_DIRECTORY_NBYTES = 256 << 20
+_ENTRY_KEYS = frozenset({"first_offset", "directory"})
 
 __all__ = [
     "BaseRecord",
@@ -64,9 +65,9 @@ class TaskEntry:
     @classmethod
     def from_json(cls, value: JSON, where: str) -> TaskEntry:
         """Inverse of :meth:`to_json`."""
-        fields = closed(value, where, required=("first_offset", "directory"))
-        first_offset = as_int(fields["first_offset"], f"{where} first offset")
-        directory = SectionRef.from_json(fields["directory"], f"{where} directory")
+        fields = closed(value, where, required=_ENTRY_KEYS)
+        first_offset = as_int(fields["first_offset"], where)
+        directory = SectionRef.from_json(fields["directory"], where)
         if first_offset % 64 or first_offset > directory.offset:
             raise SectionLayoutError(
                 "extent does not begin at a section before its directory",

@@ -64,7 +64,7 @@ class SectionRef:
             SectionLayoutError: The offset is not aligned.
         """
         fields = as_list(value, where, lengths=(3, 4))
-        offset = as_int(fields[0], f"{where} offset")
+        offset = as_int(fields[0], where)
         if offset % ALIGNMENT:
             raise SectionLayoutError(
                 "section is not aligned",
@@ -74,9 +74,9 @@ class SectionRef:
             )
         return cls(
             offset,
-            as_int(fields[1], f"{where} length"),
-            as_checksum(fields[2], f"{where} checksum"),
-            as_int(fields[3], f"{where} decoded length", low=1) if len(fields) == 4 else None,
+            as_int(fields[1], where),
+            as_checksum(fields[2], where),
+            as_int(fields[3], where, low=1) if len(fields) == 4 else None,
         )
 
     def verify(self, stored: Buffer, where: str) -> None:
