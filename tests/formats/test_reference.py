@@ -11,14 +11,28 @@ import pytest
 from formats import ContainerWriter, streams, verify
 from formats.index import BaseTensor
 from formats.records import DenseBits, DenseLevels, Record, SparseLevels, SparseValues, XorBits
+from tests.formats.golden.generate import MANIFEST, describe
 from tests.formats.neutral import expected_content, read_content
 from tests.formats.stores import TOKENIZER, build
 from tests.reference.reader import read_store
 
 GOLDEN = Path(__file__).parent / "golden"
+VERSIONS = ["v1.0"]
 
 
-@pytest.mark.parametrize("version", ["v1.0"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_golden_files_are_those_of_the_manifest(version: str) -> None:
+    folder = GOLDEN / version
+    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    assert set(manifest) == {path.name for path in folder.iterdir()} - {MANIFEST}
+    assert {name: describe(folder / name) for name in manifest} == manifest
+
+
+def test_every_golden_version_is_tested() -> None:
+    assert sorted(path.name for path in GOLDEN.glob("v*")) == VERSIONS
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", ["external", "embedded"])
 def test_golden_stores_decode_for_ever(version: str, name: str) -> None:
     path = GOLDEN / version / f"{name}.nps"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.formats.neutral import expected_content
 from tests.formats.stores import build
 
 FOLDER = Path(__file__).parent / f"v{MAJOR}.{MINOR}"
+MANIFEST = "manifest.json"
 
 
 def main() -> int:
@@ -30,7 +32,21 @@ def main() -> int:
         content = expected_content({"one": 0, "three": 2}, storage=storage)
         text = json.dumps(content, indent=1, sort_keys=True)
         path.with_suffix(".json").write_text(text + "\n", "utf-8")
+    write_manifest()
     return 0
+
+
+def write_manifest() -> None:
+    """Notes length and SHA-256 of every file of the folder, so that none changes unnoticed."""
+    files = sorted(path for path in FOLDER.iterdir() if path.name != MANIFEST)
+    manifest = {path.name: describe(path) for path in files}
+    (FOLDER / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+
+
+def describe(path: Path) -> list[int | str]:
+    """Length in bytes and SHA-256 of a file."""
+    data = path.read_bytes()
+    return [len(data), hashlib.sha256(data).hexdigest()]
 
 
 if __name__ == "__main__":
