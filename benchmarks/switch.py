@@ -2,8 +2,8 @@
 
     python -m benchmarks.switch
 
-In one process, on the shipped store: revert one task and apply the next (random order), copying a
-dense fine-tune's weights over the live ones, and loading a dense fine-tune from its file.
+In one process, on the shipped store: revert one task and apply the next (random order), copy a
+dense fine-tune's weights over live ones, load a dense fine-tune from its file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RESULT = Path("benchmarks") / "results" / "switch.json"
-REPEATS = 200
+ROUNDS = 110
+WARM_UP = 10
 
 
 def main(
@@ -63,34 +64,33 @@ def main(
 
 
 def _measure(store: Store, live: LiveBase, device: str) -> dict[str, list[float]]:
-    prepared = [live.prepare(name) for name in store.tasks]
+    """Each way once a round, in turn: what else the machine does falls on all of them alike."""
+    prepared = {name: live.prepare(name) for name in store.tasks}
     order = random.Random(0)  # noqa: S311 (an order, not a secret)
+    other = {name: tensor.clone() for name, tensor in live.body.parameters.items()}
+    target = {name: tensor.clone() for name, tensor in other.items()}
 
-    def switch() -> float:
-        return live.switch_(order.choice([task for task in prepared if task.name != live.current]))
+    def copy(source: dict[str, torch.Tensor]) -> None:
+        for name, tensor in target.items():
+            tensor.copy_(source[name])
 
-    switches = [switch() for _ in range(REPEATS)]
-    names = iter(order.choices(store.tasks, k=REPEATS))
-    prepare = [_time(lambda: live.prepare(next(names)), device) for _ in range(20)]
-    live.verify()
-    parameters = live.body.parameters
+    def switch() -> None:
+        live.switch_(prepared[order.choice([name for name in store.tasks if name != live.current])])
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dense.safetensors"
-        save_file({name: tensor.cpu() for name, tensor in parameters.items()}, path)
-        dense = {name: tensor.clone() for name, tensor in parameters.items()}
-
-        def copy(source: dict[str, torch.Tensor]) -> None:
-            for name, tensor in parameters.items():
-                tensor.copy_(source[name])
-
-        copies = [_time(lambda: copy(dense), device) for _ in range(REPEATS)]
-        loads = [_time(lambda: copy(load_file(path, device=device)), device) for _ in range(20)]
-    return {
-        "switch, tasks resident": switches,
-        "read and decode a task": prepare,
-        "copy dense weights in memory": copies,
-        "load dense safetensors, page cache warm": loads,
-    }
+        save_file({name: tensor.cpu() for name, tensor in other.items()}, path)
+        ways: dict[str, Callable[[], Any]] = {
+            "switch, tasks resident": switch,
+            "copy dense weights in memory": lambda: copy(other),
+            "load dense safetensors, page cache warm": lambda: copy(load_file(path, device=device)),
+            "read and decode a task": lambda: live.prepare(order.choice(store.tasks)),
+        }
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(ROUNDS):
+            for way, action in ways.items():
+                seconds[way].append(_time(action, device))
+    return {way: times[WARM_UP:] for way, times in seconds.items()}
 
 
 def _time(action: Callable[[], Any], device: str) -> float:

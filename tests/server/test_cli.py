@@ -74,13 +74,16 @@ def test_serving_a_store_until_a_signal(store):
             if running.poll() is None:
                 running.kill()
         stderr = running.stderr.read()
-    # What was accepted was answered. Only a kept-alive connection that the server closes at the
-    # very moment that the client reuses it can end without an answer.
-    assert set(outcomes) - {200} <= {o for o in outcomes if "disconnected" in str(o).lower()}
+    # Only a kept-alive connection that the server closes at the very moment that the client reuses
+    # it can end without an answer; how the client sees that depends on who was first.
+    races = ("disconnected", "reset by peer", "broken pipe")
+    failed = [str(outcome).lower() for outcome in outcomes if outcome != 200]
+    assert [text for text in failed if not any(race in text for race in races)] == []
     assert outcomes.count(200) >= 20
     lines = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
     answered = [line for line in lines if line.get("route") == "/classify"]
     assert {line["status"] for line in answered} == {200}
+    assert len(answered) == outcomes.count(200) + 1  # what was accepted was answered
     assert {line["task"] for line in answered} == {"role", "section"}
     assert "Traceback" not in stderr
 
