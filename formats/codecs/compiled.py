@@ -8,6 +8,7 @@ of zeros lie, so that no read leaves the array whatever the headers say.
 from __future__ import annotations
 
 import functools
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ Loops = tuple["Callable[..., int]", "Callable[..., int]"]
 @functools.cache
 def is_available() -> bool:
     """Whether numba is installed; does not load it."""
-    return find_spec("numba") is not None
+    return sys.byteorder == "little" and find_spec("numba") is not None
 
 
 def decode_blocks(

@@ -98,6 +98,19 @@ def test_arrays_are_read_only_and_outlive_the_container(tmp_path: Path) -> None:
             array[0] = 1
 
 
+def test_opening_does_not_read_task_directories(tmp_path: Path) -> None:
+    path = build(tmp_path / "a.nps", "one", "two")
+    data = bytearray(path.read_bytes())
+    with Container.open(path) as store:
+        for entry in store.root.tasks.values():
+            data[entry.directory.offset : entry.directory.end] = bytes(entry.directory.nbytes)
+    path.write_bytes(data)
+    with Container.open(path) as store:
+        assert sorted(store.root.tasks) == ["one", "two"]
+        with pytest.raises(ChecksumMismatchError):
+            store.directory("one")
+
+
 def test_closed_container_refuses(tmp_path: Path) -> None:
     store = Container.open(build(tmp_path / "a.nps", "one"))
     store.close()
