@@ -49,7 +49,7 @@ def run(path: Path, n_kills: int, chance: random.Random) -> dict[str, int]:
         first = contents(reader)
         while counts["killed"] < n_kills and not counts["broken"]:
             name, new_model, operation = _choose(path, model, counts.total(), chance)
-            before, after = path.read_bytes(), None
+            before = path.read_bytes()
             delay = chance.random() * 1.3 * durations.get(name, 0.02)
             killed, elapsed = _run_and_kill(operation, delay)
             if not killed:
