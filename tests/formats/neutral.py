@@ -20,6 +20,7 @@ from tests.formats.stores import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from formats.files import BaseFile
     from formats.records import Record
 
 KINDS = {
@@ -93,7 +94,7 @@ def _base_record(bits: np.ndarray, dtype: str) -> dict[str, Any]:
     }
 
 
-def read_content(path: Path) -> dict[str, Any]:
+def read_content(path: Path, base_file: BaseFile = base_file) -> dict[str, Any]:
     """The content of a store as the real reader sees it."""
     with Container.open(path) as store:
         content: dict[str, Any] = {"base": store.base.to_json(), "tasks": {}}

