@@ -36,7 +36,7 @@ def verify(
     from formats.writer import verify as check
 
     depth = Level.decode if level is Level.base else level
-    problems = [str(finding) for finding in check(store, depth.value)]
+    problems = [finding.message for finding in check(store, depth.value)]
     if level is Level.base and not problems:
         problems = _against_base(store, base)
     emit(
