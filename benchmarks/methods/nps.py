@@ -1,0 +1,52 @@
+"""This project's own points: a store is written, and what the file holds is what is evaluated."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.methods.method import Compressed, Setting
+from nps_store.compress import Options, TaskSource, compress
+from nps_store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from benchmarks.methods.problem import Problem
+
+KEEPS = tuple({"keep": keep} for keep in (0.0025, 0.005, 0.01, 0.02, 0.04, 0.1, 0.2, 0.4, 0.7))
+TARGETS = tuple({"target": target} for target in (0.9, 0.95, 0.97, 0.98, 0.99, 0.995))
+
+
+@dataclass(frozen=True)
+class Nps:
+    """`nps compress` with one of its methods.
+
+    Attributes:
+        name: In results.
+        settings: Options that set the rate.
+        options: Options beside them.
+    """
+
+    name: str = "NPS"
+    settings: tuple[Setting, ...] = TARGETS + KEEPS
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def compress(self, problem: Problem, setting: Setting) -> Compressed:
+        """Write a store of this one task and read its weights back."""
+        source = problem.source
+        options = Options(device=source.device, **self.options, **setting)
+        task = TaskSource(problem.task, source.fine_tune, source.calibration)
+        with tempfile.TemporaryDirectory(prefix="nps-quality-") as directory:
+            path = Path(directory) / "one.nps"
+            (stored,) = compress(source.base, [task], path, options=options)
+            with Store.open(path, base=source.base) as store:
+                tensors = store.materialize(problem.task)
+        names = problem.forward.names
+        weights = problem.layout.flatten({own: tensors[names[own]] for own in names}, "cpu")
+        device = problem.base.device
+        head = {name: tensors[name].to(device) for name in problem.forward.head}
+        tuned = {"keep": stored.keep, "quality": stored.quality and stored.quality.to_json()}
+        return Compressed(weights - problem.receiver.base, stored.nbytes, 0, tuned, head)

@@ -1,0 +1,125 @@
+"""Runs methods on tasks, one process a task, and gathers their points into one file."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.machine import circumstances
+from benchmarks.methods import METHODS
+from benchmarks.quality.points import Journal, Key, Point, key_of, measure, merged
+from benchmarks.quality.tasks import FineTune, load
+from benchmarks.zoo import quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Future
+    from pathlib import Path
+
+SCHEMA = "nps.bench-quality/1"
+REFRESH_S = 15.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What to measure.
+
+    Attributes:
+        tasks: The fine-tunes.
+        everything: All fine-tunes there are: multi-task methods merge a whole group.
+        methods: Names of the methods.
+        device: cpu or cuda.
+        out: The result file; its points are not measured again.
+        journal: Folder for points as they come.
+        jobs: Processes at a time.
+        seconds: No point is begun after that many.
+    """
+
+    tasks: Sequence[FineTune]
+    everything: Sequence[FineTune]
+    methods: Sequence[str]
+    device: str
+    out: Path
+    journal: Path
+    jobs: int
+    seconds: float | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        """Measure what is missing; returns what the result file then holds."""
+        deadline = None if self.seconds is None else time.time() + self.seconds
+        done = {key_of(point) for point in self._points()}
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(self.jobs, len(self.tasks)), context) as pool:
+            pending: set[Future[None]] = {
+                pool.submit(_task, self, task, done, deadline) for task in self.tasks
+            }
+            while pending:
+                finished, pending = wait(pending, timeout=REFRESH_S)
+                for future in finished:
+                    future.result()
+                result = self._write()
+        return result
+
+    def _points(self) -> list[Point]:
+        before = json.loads(self.out.read_text())["points"] if self.out.is_file() else []
+        return merged(before, (p for p in Journal(self.journal).lines() if "bits" in p))
+
+    def _write(self) -> dict[str, Any]:
+        skipped = {
+            (p["task"], p["method"], p["reason"]): p
+            for p in Journal(self.journal).lines()
+            if "reason" in p
+        }
+        result = {
+            "schema": SCHEMA,
+            "command": "python -m benchmarks.quality",
+            **circumstances(self.device),
+            "skipped": list(skipped.values()),
+            "points": self._points(),
+        }
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.out.with_suffix(".partial")
+        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        partial.replace(self.out)
+        return result
+
+
+def _task(run: Run, task: FineTune, done: set[Key], deadline: float | None) -> None:
+    """All points of one task; each is in the journal as soon as it is measured."""
+    import torch
+
+    quiet()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(1, run.jobs)))
+    group = [other for other in run.everything if other.group == task.group]
+    journal, loaded = Journal(run.journal), None
+    for name in run.methods:
+        method = METHODS[name]
+        for setting in method.settings:
+            about = {"group": task.group, "task": task.name, "method": name}
+            if key_of({**about, "setting": dict(setting)}) in done:
+                continue
+            if deadline is not None and time.time() > deadline:
+                return
+            loaded = loaded or load(task, group, run.device)
+            try:
+                point = measure(loaded, task, method, setting)
+            except ModuleNotFoundError as error:
+                journal.append(task.name, {**about, "reason": f"{error.name} is not installed"})
+                break
+            except Exception as error:  # noqa: BLE001 (one point must not cost the run; it is told)
+                reason = f"{dict(setting)}: {type(error).__name__}: {error}"
+                journal.append(task.name, {**about, "reason": reason})
+                print(f"{task.name}: {name}: {reason}", flush=True)
+                continue
+            journal.append(task.name, point)
+            print(
+                f"{task.group} {task.name}: {name} {dict(setting)}: {point['bits']:.4f} bits, "
+                f"gain {point['gain_kept']:.4f}, accuracy {point['accuracy_ratio']:.4f}, "
+                f"{point['seconds']:.1f} s",
+                flush=True,
+            )
