@@ -36,7 +36,7 @@ class Run:
         device: cpu or cuda.
         out: The result file; its points are not measured again.
         journal: Folder for points as they come.
-        jobs: Processes at a time.
+        jobs: Processes at a time; 1 stays in this one.
         seconds: No point is begun after that many.
     """
 
@@ -53,6 +53,10 @@ class Run:
         """Measure what is missing; returns what the result file then holds."""
         deadline = None if self.seconds is None else time.time() + self.seconds
         done = {key_of(point) for point in self._points()}
+        if self.jobs == 1:
+            for task in self.tasks:
+                _task(self, task, done, deadline)
+            return self._write()
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(self.jobs, len(self.tasks)), context) as pool:
             pending: set[Future[None]] = {
@@ -94,7 +98,8 @@ def _task(run: Run, task: FineTune, done: set[Key], deadline: float | None) -> N
     import torch
 
     quiet()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(1, run.jobs)))
+    if run.jobs > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // run.jobs))
     group = [other for other in run.everything if other.group == task.group]
     journal, loaded = Journal(run.journal), None
     for name in run.methods:

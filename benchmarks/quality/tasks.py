@@ -78,8 +78,16 @@ class Loaded:
     held_out: HeldOut
 
 
-def load(task: FineTune, group: Sequence[FineTune], device: str) -> Loaded:
+def load(
+    task: FineTune, group: Sequence[FineTune], device: str, *, n_rows: int | None = None
+) -> Loaded:
     """Load one task; the task vectors of its group are read when a method asks for them.
+
+    Args:
+        task: The fine-tune.
+        group: All fine-tunes that a multi-task method merges.
+        device: Where the model runs.
+        n_rows: Rows of calibration data to use, at most; a default by kind of model.
 
     Raises:
         ValueError: The fine-tune has tensors of other shapes than the base.
@@ -99,7 +107,7 @@ def load(task: FineTune, group: Sequence[FineTune], device: str) -> Loaded:
     head, head_nbytes = stored_head(dense_head)
     forward = Forward(module, layout, names, head=head, dense_head=dense_head)
     is_lm = module.config.architectures[0].endswith("ForCausalLM")
-    rows = N_CALIBRATION_TEXTS if is_lm else None
+    rows = n_rows or (N_CALIBRATION_TEXTS if is_lm else None)
     batches = partial(batches_of, model=task.path, config=module.config, device=device)
     problem = Problem(
         task=task.name,
