@@ -7,22 +7,31 @@ from typing import TYPE_CHECKING, Any
 import torch
 import xxhash
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig
 
 from nps_store.alignment import align
 from nps_store.checkpoint import DTYPES, raw_bytes
 from nps_store.errors import BadOptionError, ModelLoadError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nps_store.sources import BaseSource
+
+CAUSAL_LM = ("ForCausalLM", "LMHeadModel")
+"""How the class of a causal language model is called at its end."""
 
 
 class Body:
-    """A headless Hugging Face model filled from a base.
+    """A Hugging Face model filled from a base: headless, but for the output layer of a language
+    model, which is a part of the base like any other.
 
     Attributes:
         module: The model, in eval mode.
-        parameters: Body state name ("encoder.layer.0...") to its live tensor.
+        backbone: The headless model: the module itself, or what it has below its output layer.
+        prefix: What the names of the backbone's tensors begin with in `parameters`.
+        parameters: Body state name ("encoder.layer.0...") to its live tensor, each tensor once.
+        tied: Second names of tensors ("lm_head.weight" of an embedding used twice).
     """
 
     def __init__(
@@ -46,17 +55,26 @@ class Body:
             BadOptionError: Torch cannot use the device here.
         """
         self.device = usable_device(device)
-        self.config = parse_config(config or base.config)
+        config = config or base.config
+        self.config = parse_config(config)
+        family = AutoModelForCausalLM if is_causal_lm(config) else AutoModel
         self.dtype = dtype or _float_dtype(base)
         with self.device:  # built where it will lie: the host may not hold a large one
-            module = AutoModel.from_config(self.config, dtype=self.dtype)  # type: ignore[no-untyped-call]
+            module = family.from_config(self.config, dtype=self.dtype)  # type: ignore[no-untyped-call]
         self.module: nn.Module = module.eval().requires_grad_(False)
-        self.parameters: dict[str, Tensor] = dict(self.module.state_dict())
+        self.backbone: nn.Module = module.base_model
+        self.prefix = "" if self.backbone is module else f"{module.base_model_prefix}."
+        self.parameters, self.tied = _told_apart(self.module.state_dict())
         self._fill(base)
 
     def _fill(self, base: BaseSource) -> None:
         table = _Shapes(self.parameters)
         alignment = align(table, base)
+        if self.prefix and alignment.absent:
+            raise ModelLoadError(
+                f"tensor {alignment.absent[0]!r} is missing from the base, a language model; "
+                "its config.json makes it"
+            )
         # What the base lacks (a pooler that only some heads use) is zero until a task brings it.
         for name in alignment.absent:
             self.parameters[name].zero_()
@@ -77,6 +95,11 @@ class Body:
         return digest.hexdigest()
 
 
+def is_causal_lm(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is that of a causal language model with its output layer."""
+    return str((config.get("architectures") or [""])[0]).endswith(CAUSAL_LM)
+
+
 class _Shapes:
     """The tensor table of a state dict."""
 
@@ -86,6 +109,16 @@ class _Shapes:
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._tensors[name].shape)
+
+
+def _told_apart(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """Tensors by their first name, and the further names of tied ones."""
+    first: dict[int, str] = {}
+    for name, tensor in state.items():
+        if tensor.numel():
+            first.setdefault(tensor.data_ptr(), name)
+    own = {n: t for n, t in state.items() if not t.numel() or first[t.data_ptr()] == n}
+    return own, frozenset(state.keys() - own.keys())
 
 
 def usable_device(name: str) -> torch.device:

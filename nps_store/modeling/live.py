@@ -52,12 +52,12 @@ class PreparedTask:
 
     @property
     def kind(self) -> Kind:
-        """ "classify" or "embed"."""
+        """ "classify", "embed" or "generate"."""
         return self.shell.kind
 
     @property
     def labels(self) -> list[str]:
-        """Label of each class; empty for embeddings."""
+        """Label of each class; empty but for classifiers."""
         return self.shell.labels
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -175,6 +175,7 @@ class LiveBase:
 
         Raises:
             RuntimeError: Another task's weights are in place.
+            UnsupportedTaskError: The task is a language model, whose answer is text.
         """
         in_place = self._current.name if self._current else None
         if not prepared.own_body and (
@@ -232,6 +233,8 @@ def bind(
     """
     head = {}
     for change in changes:
+        if change.name in shell.tied:
+            continue  # the same tensor under a second name
         live = shell.body_tensor(change.name)
         if change.name in shell.head:
             head[change.name] = resolve(change)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -11,14 +12,25 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from nps_store.errors import ModelLoadError, UnsupportedTaskError
-from nps_store.modeling.body import Body, parse_config
+from nps_store.modeling.body import Body, is_causal_lm, parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-Kind = Literal["classify", "embed"]
+Kind = Literal["classify", "embed", "generate"]
 MAX_LENGTH = 512
+BODY_SETTINGS = (
+    "model_type",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "hidden_act",
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "rope_parameters",
+    "sliding_window",
+)
+"""Settings that change what a body computes, but none of its shapes."""
 
 
 class Shell:
@@ -27,16 +39,18 @@ class Shell:
     The body's weights are whatever is applied at the moment; only the head belongs to the shell.
 
     Attributes:
-        kind: "classify" (logits) or "embed" (pooled vectors).
-        labels: Label of each class; empty for embeddings.
+        kind: "classify" (logits), "embed" (pooled vectors) or "generate" (logits of next tokens).
+        labels: Label of each class; empty but for classifiers.
         head: Head parameter names to live tensors, to be filled by `load_head_`.
+        tied: Names under which a checkpoint may hold a tensor a second time.
     """
 
     def __init__(self, config: dict[str, Any], body: Body, *, pooling: Pooling | None) -> None:
         """Build the model class that the configuration names, around `body`.
 
         Raises:
-            UnsupportedTaskError: The class is neither a classifier nor a bare body.
+            UnsupportedTaskError: The class is none that can be run, or its configuration wants
+                another body.
             ModelLoadError: The installed transformers has no such class.
         """
         architecture = self.architecture = str((config.get("architectures") or [""])[0])
@@ -44,24 +58,32 @@ class Shell:
         self.body = body
         self.labels: list[str] = []
         self.head: dict[str, Tensor] = {}
+        self.tied: frozenset[str] = frozenset()
         self.prefix = ""
         self.pooling = pooling or Pooling()
+        self._check_body()
         if architecture.endswith("ForSequenceClassification"):
             self.kind: Kind = "classify"
             self.labels = _labels(self.config)
             self._model = self._around(architecture)
+        elif is_causal_lm(config):
+            self.kind = "generate"
+            self._model = self._language_model(architecture)
         elif architecture.endswith("Model"):
             self.kind = "embed"
-            self._model = body.module
+            self._model = body.backbone
         else:
             raise UnsupportedTaskError(
-                f"architecture {architecture!r} cannot be run here; "
-                "expected a ...ForSequenceClassification or a bare ...Model"
+                f"architecture {architecture!r} cannot be run here; expected a "
+                "...ForSequenceClassification, a ...ForCausalLM or a bare ...Model"
             )
 
     def body_tensor(self, name: str) -> Tensor | None:
         """The live body tensor that the task's checkpoint calls `name`."""
-        return self.body.parameters.get(name.removeprefix(f"{self.prefix}."))
+        inner = self.body.prefix + name.removeprefix(f"{self.prefix}.")
+        if inner not in self.body.parameters and self._model is self.body.module:
+            inner = name  # the output layer, which the body itself has
+        return self.body.parameters.get(inner)
 
     def load_head_(self, tensors: Mapping[str, Tensor]) -> None:
         """Fill the head.
@@ -80,13 +102,25 @@ class Shell:
 
     @torch.inference_mode()
     def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Classifier logits, [n, n_labels]."""
-        logits: Tensor = self._model(**batch).logits
+        """Logits of a classifier [n, n_labels], or of a language model [n, length, vocabulary]."""
+        if self.kind == "generate":
+            # Padding stands behind the text, where causal attention never looks: no mask needed.
+            logits: Tensor = self._model(input_ids=batch["input_ids"], use_cache=False).logits
+        else:
+            logits = self._model(**batch).logits
         return logits
 
     @torch.inference_mode()
     def run(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Probabilities [n, n_labels] of a classifier, or vectors [n, dim], as float32."""
+        """Probabilities [n, n_labels] of a classifier, or vectors [n, dim], as float32.
+
+        Raises:
+            UnsupportedTaskError: It is a language model, whose answer is text.
+        """
+        if self.kind == "generate":
+            raise UnsupportedTaskError(
+                f"a {self.architecture} gives text; expected a classifier or a bare body"
+            )
         if self.kind == "embed":
             hidden = self._model(**batch).last_hidden_state.float()
             return self.pooling(hidden, batch["attention_mask"])
@@ -96,25 +130,57 @@ class Shell:
             return logits.sigmoid()
         return logits.softmax(-1)
 
+    def _check_body(self) -> None:
+        """The body was built from the base's configuration; the task's must want the same."""
+        for setting in BODY_SETTINGS:
+            wanted = getattr(self.config, setting, None)
+            given = getattr(self.body.config, setting, None)
+            if wanted != given:
+                raise UnsupportedTaskError(
+                    f"config.json has {setting} {wanted!r}; the base's body is built with "
+                    f"{given!r}, and both cannot share one"
+                )
+
+    def _language_model(self, architecture: str) -> nn.Module:
+        """The body itself where it is one, else one around it with an output layer of its own."""
+        if not self.body.prefix:
+            return self._around(architecture)
+        is_tied = bool(self.config.tie_word_embeddings)
+        if is_tied != bool(self.body.config.tie_word_embeddings):
+            raise UnsupportedTaskError(
+                f"config.json has tie_word_embeddings {is_tied}, unlike the base's: the output "
+                "layer would have to be two things at once; export the task instead"
+            )
+        self.prefix = self.body.prefix.removesuffix(".")
+        self.tied = self.body.tied
+        return self.body.module
+
     def _around(self, architecture: str) -> nn.Module:
         model_class = getattr(transformers, architecture, None)
         if model_class is None:
             raise ModelLoadError(f"the installed transformers has no class {architecture!r}")
         with torch.device("meta"):
-            model: nn.Module = model_class(self.config)
+            model = model_class(self.config)
         self.prefix = str(model.base_model_prefix)
-        setattr(model, self.prefix, self.body.module)
-        for name, parameter in list(model.state_dict().items()):
-            if not name.startswith(f"{self.prefix}."):
-                path, _, leaf = name.rpartition(".")
-                owner = model.get_submodule(path)
-                live = torch.zeros(parameter.shape, dtype=self.body.dtype, device=self.body.device)
-                if leaf in owner._parameters:  # noqa: SLF001 (torch has no public setter)
-                    setattr(owner, leaf, nn.Parameter(live, requires_grad=False))
-                else:
-                    owner.register_buffer(leaf, live)
-                self.head[name] = live
-        return model.eval()
+        setattr(model, self.prefix, self.body.backbone)
+        model.tie_weights()
+        outside = {
+            name: tensor
+            for name, tensor in model.state_dict().items()
+            if not name.startswith(f"{self.prefix}.")
+        }
+        self.tied = frozenset(name for name, tensor in outside.items() if not tensor.is_meta)
+        for name in outside.keys() - self.tied:
+            path, _, leaf = name.rpartition(".")
+            owner = model.get_submodule(path)
+            live = torch.zeros(outside[name].shape, dtype=self.body.dtype, device=self.body.device)
+            if leaf in owner._parameters:  # noqa: SLF001 (torch has no public setter)
+                setattr(owner, leaf, nn.Parameter(live, requires_grad=False))
+            else:
+                owner.register_buffer(leaf, live)
+            self.head[name] = live
+        made: nn.Module = model.eval()
+        return made
 
 
 def _labels(config: PretrainedConfig) -> list[str]:
@@ -185,12 +251,17 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 
 def encode(
-    shell: Shell, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+    shell: Shell,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    most: int | None = None,
 ) -> tuple[list[list[int]], int]:
-    """Token ids of each text, cut to the model's limit, and how many were cut."""
+    """Token ids of each text, cut to the model's limit (or to `most`), and how many were cut."""
     limit = min(
         int(getattr(shell.config, "max_position_embeddings", MAX_LENGTH)),
         int(tokenizer.model_max_length),
+        most or sys.maxsize,
     )
     ids = tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
     n_full = [len(tokens) == limit for tokens in ids]
