@@ -1,13 +1,14 @@
-"""The metric of a stored task, beside that of its dense fine-tune."""
+"""The metric of a stored task, beside that of its base and of its dense fine-tune."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from math import exp
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from nps_store.calibration import Examples, Outputs, Row, Runner, accuracy, read_rows
+from nps_store.calibration import Examples, Losses, Quality, Row, Runner, gain_kept, read_rows
 from nps_store.checkpoint import DTYPES, Checkpoint
 from nps_store.errors import BadOptionError, CalibrationError
 from nps_store.modeling import Body, LiveBase, Shell
@@ -16,7 +17,10 @@ from nps_store.modeling.shell import Pooling, load_tokenizer
 if TYPE_CHECKING:
     import os
 
+    from nps_store.modeling.shell import Kind
     from nps_store.store import Store
+
+Metric = Literal["accuracy", "loss", "cosine to dense"]
 
 
 @dataclass(frozen=True)
@@ -24,26 +28,39 @@ class Evaluation:
     """A metric of the stored task.
 
     Attributes:
-        metric: "accuracy", or "cosine to dense" for vectors.
+        metric: "accuracy" of classifiers, "loss" of language models (mean over the texts of the
+            mean cross entropy of their tokens, in nats), "cosine to dense" of vectors.
         stored: Of the stored task.
-        dense: Of the dense fine-tune, or None.
-        ratio: stored / dense, or None.
-        agreement: Share of examples with the same predicted class, or None.
         n_examples: Examples evaluated on.
         n_truncated: Texts that were cut to the model's limit.
+        base: Of the base's body with the task's head, or None where the task has another body.
+        dense: Of the dense fine-tune, or None.
+        ratio: stored / dense of accuracies and cosines, or None.
+        gain_kept: Share of the fine-tune's gain in loss over the base, or None.
+        agreement: Share of examples with the same predicted class, or None.
     """
 
-    metric: str
+    metric: Metric
     stored: float
-    dense: float | None
-    ratio: float | None
-    agreement: float | None
     n_examples: int
     n_truncated: int
+    base: float | None = None
+    dense: float | None = None
+    ratio: float | None = None
+    gain_kept: Quality | None = None
+    agreement: float | None = None
+
+    @property
+    def perplexity(self) -> dict[str, float | None] | None:
+        """exp(loss) of base, stored task and dense fine-tune; None but for language models."""
+        if self.metric != "loss":
+            return None
+        losses = {"base": self.base, "stored": self.stored, "dense": self.dense}
+        return {name: None if loss is None else exp(loss) for name, loss in losses.items()}
 
     def to_json(self) -> dict[str, Any]:
         """As a plain dictionary."""
-        return asdict(self)
+        return {**asdict(self), "perplexity": self.perplexity}
 
 
 def evaluate_task(
@@ -59,7 +76,7 @@ def evaluate_task(
     Args:
         store: Where the task is.
         name: The task.
-        data: JSON lines of texts and labels.
+        data: JSON lines of texts and labels (texts alone for a language model).
         dense: Directory of the dense fine-tune to compare with.
         device: Where to run.
 
@@ -73,32 +90,69 @@ def evaluate_task(
     grown = any(change.rows is not None for change in store.changes(name))
     prepared = live.prepare(name, copy=grown)
     examples = Examples.of(rows, prepared.shell, prepared.tokenizer, where=str(data))
-    live.switch_(prepared)
-    stored = Runner(prepared.shell, prepared.tokenizer, examples)()
-    reference = (
-        None if dense is None else _dense_outputs(Checkpoint(dense), rows, device, str(data))
-    )
-    if prepared.kind == "embed":
-        if reference is None:
-            raise BadOptionError(f"task {name!r} gives vectors; name the fine-tune with --dense")
-        cosine = torch.nn.functional.cosine_similarity(stored.values, reference.values)
-        value = float(cosine.mean())
-        return Evaluation("cosine to dense", value, 1.0, value, None, len(rows),
-                          examples.n_truncated)  # fmt: skip
-    if stored.labels is None:
+    if prepared.kind == "classify" and examples.labels is None:
         raise CalibrationError(f"{data}: accuracy needs a label on every line")
-    value = accuracy(stored)
-    dense_value = ratio = agreement = None
-    if reference is not None:
-        dense_value = accuracy(reference)
-        ratio = value / dense_value if dense_value else None
-        same = stored.values.argmax(-1) == reference.values.argmax(-1)
+    if prepared.kind == "embed" and dense is None:
+        raise BadOptionError(f"task {name!r} gives vectors; name the fine-tune with --dense")
+    runner = Runner(prepared.shell, prepared.tokenizer, examples)
+    has_gain = prepared.kind != "embed" and not prepared.own_body
+    base = runner() if has_gain else None
+    live.switch_(prepared)
+    other = None if dense is None else _dense_runner(Checkpoint(dense), rows, device, str(data))
+    if prepared.kind == "embed" and other is not None:
+        return _of_vectors(runner, other, examples)
+    return _of_losses(prepared.kind, runner, other, base, examples)
+
+
+def _of_vectors(runner: Runner, dense: Runner, examples: Examples) -> Evaluation:
+    cosine = torch.nn.functional.cosine_similarity(runner.outputs(), dense.outputs())
+    value = float(cosine.mean())
+    return Evaluation(
+        metric="cosine to dense",
+        stored=value,
+        dense=1.0,
+        ratio=value,
+        n_examples=len(examples),
+        n_truncated=examples.n_truncated,
+    )
+
+
+def _of_losses(
+    kind: Kind, runner: Runner, other: Runner | None, base: Losses | None, examples: Examples
+) -> Evaluation:
+    """Of a classifier or a language model: base, stored task and dense fine-tune in one metric."""
+    stored, dense = runner(), None if other is None else other()
+    ratio = agreement = kept = None
+    if other is not None and kind == "classify":
+        same = runner.outputs().argmax(-1) == other.outputs().argmax(-1)
         agreement = float(same.double().mean())
-    return Evaluation("accuracy", value, dense_value, ratio, agreement, len(rows),
-                      examples.n_truncated)  # fmt: skip
+    if dense is not None and base is not None:
+        kept = gain_kept(stored, dense=dense, base=base, measure="loss")
+    of = _loss if kind == "generate" else _accuracy
+    if dense is not None and kind == "classify":
+        ratio = of(stored) / of(dense) if of(dense) else None
+    return Evaluation(
+        metric="loss" if kind == "generate" else "accuracy",
+        stored=of(stored),
+        base=None if base is None else of(base),
+        dense=None if dense is None else of(dense),
+        ratio=ratio,
+        gain_kept=kept,
+        agreement=agreement,
+        n_examples=len(examples),
+        n_truncated=examples.n_truncated,
+    )
 
 
-def _dense_outputs(checkpoint: Checkpoint, rows: list[Row], device: str, where: str) -> Outputs:
+def _loss(losses: Losses) -> float:
+    return float(losses.of("loss").mean())
+
+
+def _accuracy(losses: Losses) -> float:
+    return float((1 - losses.of("accuracy")).mean())
+
+
+def _dense_runner(checkpoint: Checkpoint, rows: list[Row], device: str, where: str) -> Runner:
     """The dense fine-tune on the same rows, with its own head, labels and tokenizer."""
     files = checkpoint.files()
     body = Body(checkpoint, device=device)
@@ -110,4 +164,4 @@ def _dense_outputs(checkpoint: Checkpoint, rows: list[Row], device: str, where: 
     own = [name for name in checkpoint.names if name in shell.head]
     shell.load_head_({name: checkpoint.tensor(name) for name in own})
     tokenizer = load_tokenizer(checkpoint.path)
-    return Runner(shell, tokenizer, Examples.of(rows, shell, tokenizer, where=where))()
+    return Runner(shell, tokenizer, Examples.of(rows, shell, tokenizer, where=where))

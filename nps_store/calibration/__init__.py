@@ -1,16 +1,16 @@
-"""Calibration and evaluation data, and what a model's outputs on them say about its quality."""
+"""Calibration and evaluation data, and what a model's losses on them say about its quality."""
 
 from nps_store.calibration.data import Row, read_rows, split_rows
-from nps_store.calibration.quality import Outputs, Quality, accuracy, gain_kept
+from nps_store.calibration.losses import Losses
+from nps_store.calibration.quality import Quality, gain_kept
 from nps_store.calibration.runner import Examples, Runner
 
 __all__ = [
     "Examples",
-    "Outputs",
+    "Losses",
     "Quality",
     "Row",
     "Runner",
-    "accuracy",
     "gain_kept",
     "read_rows",
     "split_rows",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One example; the label is None where the line has none."""
+    """One example.
+
+    Attributes:
+        text: Its text.
+        label: Its class, or None where the line has none.
+        line: Where it stands in its file, from 1; no part of what it is.
+    """
 
     text: str
     label: str | None = None
+    line: int = field(default=0, compare=False)
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
@@ -63,4 +70,4 @@ def _row(path: Path, number: int, line: str) -> Row:
             f'{path}: line {number}: expected an object with a string "text", got {line[:60]!r}'
         )
     label = fields.get("label")
-    return Row(fields["text"], None if label is None else str(label))
+    return Row(fields["text"], None if label is None else str(label), number)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nps_store.calibration.quality import Outputs
+from nps_store.calibration.losses import Losses, Measure, class_losses, vector_losses
+from nps_store.calibration.tokens import TopTokens, token_losses
 from nps_store.errors import CalibrationError
 from nps_store.modeling.shell import Shell, encode, pad
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from nps_store.calibration.data import Row
 
 BATCH_TOKENS = 4096
+LOGITS_NBYTES = 256 << 20
+"""Of a language model's batch, in float32: this bounds its memory whatever the vocabulary."""
+MOST_TOKENS = 2048
+"""A language model's texts are cut to this, or to its own limit where that is less."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,17 @@ class Examples:
         """Tokenise rows and look their labels up.
 
         Raises:
-            CalibrationError: A label is none of the head's.
+            CalibrationError: A label is none of the head's, or a language model's text is empty.
         """
-        ids, n_truncated = encode(shell, tokenizer, [row.text for row in rows])
+        most = MOST_TOKENS if shell.kind == "generate" else None
+        ids, n_truncated = encode(shell, tokenizer, [row.text for row in rows], most=most)
+        if shell.kind == "generate":
+            for row, tokens in zip(rows, ids, strict=True):
+                if len(tokens) < 2:
+                    raise CalibrationError(
+                        f"{where}: line {row.line}: text {row.text!r} has no token to predict; "
+                        "expected at least two tokens"
+                    )
         labels = None
         if shell.kind == "classify" and all(row.label is not None for row in rows):
             known = {label: index for index, label in enumerate(shell.labels)}
@@ -62,32 +75,96 @@ class Examples:
         return len(self.ids)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Examples of similar length.
+
+    Attributes:
+        index: Which examples.
+        inputs: Token ids and attention mask, int64 [n, length] on the model's device.
+        labels: int64 [n] on the same device, or None.
+    """
+
+    index: list[int]
+    inputs: dict[str, Tensor]
+    labels: Tensor | None
+
+
 class Runner:
-    """Batches of similar length, made once."""
+    """A model on its examples, batched once."""
 
     def __init__(
         self, shell: Shell, tokenizer: PreTrainedTokenizerBase, examples: Examples
     ) -> None:
         self._shell = shell
-        self._examples = examples
+        device = shell.body.device
         self._batches = [
-            (index, pad([examples.ids[i] for i in index], tokenizer, shell.body.device))
-            for index in _by_length(examples.ids)
+            Batch(
+                index,
+                pad([examples.ids[i] for i in index], tokenizer, device),
+                None if examples.labels is None else examples.labels[index].to(device),
+            )
+            for index in _by_length(examples.ids, _batch_tokens(shell))
+        ]
+        self._dense: list[Tensor | TopTokens | None] = [None] * len(self._batches)
+
+    def refer_(self) -> None:
+        """Remember the outputs under the weights that are in place now, the dense fine-tune's:
+        from then on divergence from them is measured too."""
+        self._dense = [
+            TopTokens.of(outputs) if self._shell.kind == "generate" else outputs
+            for outputs in map(self._outputs, self._batches)
         ]
 
-    def __call__(self) -> Outputs:
-        """Outputs under the weights that are in place now, in the order of the examples."""
-        run = self._shell.logits if self._shell.kind == "classify" else self._shell.run
-        parts = [run(batch).float().cpu() for _, batch in self._batches]
-        order = torch.tensor([i for index, _ in self._batches for i in index])
-        values = torch.cat(parts)[torch.argsort(order)]
-        return Outputs(values, self._examples.labels, self._shell.kind == "classify")
+    def __call__(self) -> Losses:
+        """Losses under the weights that are in place now, in the order of the examples."""
+        parts = [self._losses(b, d) for b, d in zip(self._batches, self._dense, strict=True)]
+        return Losses(
+            **{
+                measure: self._in_order([part[measure] for part in parts]).double().numpy()
+                for measure in parts[0]
+            }
+        )
+
+    def outputs(self) -> Tensor:
+        """Logits [n, n_labels] or vectors [n, dim], float32 on the CPU, in the examples' order."""
+        return self._in_order([self._outputs(batch) for batch in self._batches])
+
+    def _outputs(self, batch: Batch) -> Tensor:
+        if self._shell.kind == "generate":
+            return self._shell.logits(batch.inputs)
+        if self._shell.kind == "classify":
+            return self._shell.logits(batch.inputs).float()
+        return self._shell.run(batch.inputs)
+
+    @torch.inference_mode()
+    def _losses(self, batch: Batch, dense: Tensor | TopTokens | None) -> dict[Measure, Tensor]:
+        outputs = self._outputs(batch)
+        if self._shell.kind == "generate":
+            top = dense if isinstance(dense, TopTokens) else None
+            inputs = batch.inputs
+            return token_losses(outputs, inputs["input_ids"], inputs["attention_mask"], top)
+        other = dense if isinstance(dense, Tensor) else None
+        if self._shell.kind == "classify":
+            return class_losses(outputs, batch.labels, other)
+        return vector_losses(outputs, other)
+
+    def _in_order(self, parts: list[Tensor]) -> Tensor:
+        order = torch.tensor([i for batch in self._batches for i in batch.index])
+        return torch.cat([part.cpu() for part in parts])[torch.argsort(order)]
 
 
-def _by_length(ids: Sequence[Sequence[int]]) -> list[list[int]]:
+def _batch_tokens(shell: Shell) -> int:
+    if shell.kind != "generate":
+        return BATCH_TOKENS
+    return max(LOGITS_NBYTES // (4 * int(shell.config.vocab_size)), 1)
+
+
+def _by_length(ids: Sequence[Sequence[int]], most: int) -> list[list[int]]:
+    """Indices of examples in batches of at most `most` tokens, padding included."""
     batches: list[list[int]] = []
     for index in sorted(range(len(ids)), key=lambda i: len(ids[i])):
-        if not batches or (len(batches[-1]) + 1) * len(ids[index]) > BATCH_TOKENS:
+        if not batches or (len(batches[-1]) + 1) * len(ids[index]) > most:
             batches.append([])
         batches[-1].append(index)
     return batches

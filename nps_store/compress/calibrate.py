@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nps_store.calibration import Examples, Outputs, Quality, Row, Runner, gain_kept, split_rows
-from nps_store.calibration.quality import Float64, gain_lost
+from nps_store.calibration import Examples, Losses, Quality, Row, Runner, gain_kept, split_rows
+from nps_store.calibration.quality import gain_lost
 from nps_store.errors import CalibrationError
 from nps_store.modeling import Body, Shell
 from nps_store.modeling.live import bind
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from nps_store.calibration.losses import Float64
     from nps_store.compress.fine_tune import FineTune
     from nps_store.compress.options import Measure, Options
     from nps_store.search import Selection
@@ -34,11 +35,11 @@ SPLIT = (0.5, 0.25, 0.25)
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the data with the outputs that frame the quality."""
+    """One part of the data with the losses that frame the quality."""
 
     runner: Runner
-    dense: Outputs
-    base: Outputs
+    dense: Losses
+    base: Losses
 
 
 class Calibration:
@@ -48,7 +49,8 @@ class Calibration:
     same functions that serving uses.
 
     Attributes:
-        measure: What the quality is measured in: the loss where every row has a label, else KL.
+        measure: What the quality is measured in: the loss where every row has a label (a language
+            model's text is its own), else KL.
     """
 
     def __init__(self, fine_tune: FineTune, rows: list[Row], options: Options) -> None:
@@ -77,14 +79,14 @@ class Calibration:
             )
             self.n_truncated += examples.n_truncated
             runners.append(Runner(self._shell, tokenizer, examples))
+        dense = self._with(fine_tune.dense_changes(), _own_values, runners, refer=True)
         base = [runner() for runner in runners]
-        dense = self._with(fine_tune.dense_changes(), _own_values, runners)
         self._search, self._checked, self._measured = (
             Part(*part) for part in zip(runners, dense, base, strict=True)
         )
-        has_labels = all(outputs.labels is not None for outputs in base)
+        has_labels = all(losses.loss is not None for losses in base)
         self.measure: Measure = "loss" if has_labels else "distill"
-        if options.objective != "distill" and not has_labels:
+        if any(getattr(losses, options.objective) is None for losses in base):
             raise CalibrationError(
                 f"task {fine_tune.name!r}: objective {options.objective!r} needs a label on every "
                 "calibration row; use distill"
@@ -93,23 +95,19 @@ class Calibration:
 
     def loss(self, selection: Selection) -> float:
         """Share of the gain lost on the search rows, in the objective's own measure."""
-        (outputs,) = self._try(selection, [self._search.runner])
-        losses = outputs.losses(self._options.objective, self._search.dense)
-        return gain_lost(losses, *self._search_losses)
+        (losses,) = self._try(selection, [self._search.runner])
+        return gain_lost(losses.of(self._options.objective), *self._search_losses)
 
     def check(self, selection: Selection) -> float:
         """Share of the gain kept on the rows set aside to check the target."""
-        (outputs,) = self._try(selection, [self._checked.runner])
-        losses = (
-            o.losses(self.measure, self._checked.dense)
-            for o in (outputs, self._checked.dense, self._checked.base)
-        )
-        return 1 - gain_lost(*losses)
+        (losses,) = self._try(selection, [self._checked.runner])
+        three = (losses, self._checked.dense, self._checked.base)
+        return 1 - gain_lost(*(each.of(self.measure) for each in three))
 
     def quality_of(self, selection: Selection) -> Quality:
         """Like `check`, with its interval."""
-        (outputs,) = self._try(selection, [self._checked.runner])
-        return self._quality(outputs, self._checked)
+        (losses,) = self._try(selection, [self._checked.runner])
+        return self._quality(losses, self._checked)
 
     def measure_stored(self, store: Store) -> Quality:
         """Quality of the task as a store holds it, on rows that neither search nor check saw."""
@@ -117,8 +115,8 @@ class Calibration:
         directory = store.task(name).directory
         changes = chain(store.changes(name), store.unchanged(name, self._shell.head))
         resolve = partial(store.resolve, directory=directory)
-        (outputs,) = self._with(changes, resolve, [self._measured.runner])
-        return self._quality(outputs, self._measured)
+        (losses,) = self._with(changes, resolve, [self._measured.runner])
+        return self._quality(losses, self._measured)
 
     def _build(self) -> Shell:
         fine_tune, config = self._fine_tune, self._fine_tune.checkpoint.config
@@ -151,9 +149,9 @@ class Calibration:
         live = self._shell.body_tensor(name)
         return self._shell.head[name] if live is None else live
 
-    def _quality(self, outputs: Outputs, part: Part) -> Quality:
+    def _quality(self, losses: Losses, part: Part) -> Quality:
         return gain_kept(
-            outputs,
+            losses,
             dense=part.dense,
             base=part.base,
             measure=self.measure,
@@ -162,9 +160,9 @@ class Calibration:
 
     def _losses(self, part: Part) -> tuple[Float64, Float64]:
         measure = self._options.objective
-        return part.dense.losses(measure, part.dense), part.base.losses(measure, part.dense)
+        return part.dense.of(measure), part.base.of(measure)
 
-    def _try(self, selection: Selection, runners: list[Runner]) -> list[Outputs]:
+    def _try(self, selection: Selection, runners: list[Runner]) -> list[Losses]:
         device = self._shell.body.device
         changes = [
             (
@@ -175,6 +173,7 @@ class Calibration:
                 ),
             )
             for base_name, span, positions in selection.tensors()
+            if self._task_names[base_name] not in self._shell.tied
         ]
         log = apply_(changes)
         try:
@@ -187,12 +186,17 @@ class Calibration:
         changes: Iterable[Change],
         resolve: Callable[[Change], Tensor],
         runners: list[Runner],
-    ) -> list[Outputs]:
-        """Outputs with a task's own tensors in place, its head included."""
+        *,
+        refer: bool = False,
+    ) -> list[Losses]:
+        """Losses with a task's own tensors in place, its head included; with `refer`, those are
+        the dense fine-tune's."""
         head = {name: tensor.clone() for name, tensor in self._shell.head.items()}
         pairs = bind(self._shell, changes, resolve)
         log = apply_((tensor, patch.to(tensor.device)) for tensor, patch in pairs)
         try:
+            for runner in runners if refer else ():
+                runner.refer_()
             return [runner() for runner in runners]
         finally:
             revert_(log)

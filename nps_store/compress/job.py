@@ -21,6 +21,7 @@ from nps_store.compress.fine_tune import FineTune
 from nps_store.compress.options import Options, Progress, Silent, TaskSource
 from nps_store.compress.writing import TaskSink
 from nps_store.errors import BadOptionError, CalibrationError, StoreExistsError, TaskExistsError
+from nps_store.modeling.body import is_causal_lm
 from nps_store.store import Store
 from nps_store.task import task_nbytes
 
@@ -174,7 +175,8 @@ def _check(
                 f"--target needs data to measure on: give --calib {task.name}=FILE.jsonl, "
                 "or ask for --keep or --max-bytes"
             )
-        if rows is not None and options.objective != "distill":
+        own_label = options.objective == "loss" and is_causal_lm(fine_tune.checkpoint.config)
+        if rows is not None and options.objective != "distill" and not own_label:
             unlabelled = [number for number, row in enumerate(rows, 1) if row.label is None]
             if unlabelled:
                 raise CalibrationError(

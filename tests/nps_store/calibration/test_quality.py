@@ -9,22 +9,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from nps_store.calibration import Outputs, accuracy, gain_kept
+from nps_store.calibration import Losses, gain_kept
+from nps_store.calibration.losses import class_losses, vector_losses
 from nps_store.calibration.quality import gain_lost
 
 MEASURES = ["distill", "loss", "accuracy"]
+LABELS = torch.from_numpy(np.random.default_rng(99).integers(3, size=40))
 
 
-def outputs(seed, *, good=0.0, n=40, classes=3, are_logits=True):
-    """Random outputs; `good` pulls them towards the labels."""
-    rng = np.random.default_rng(seed)
-    labels = np.random.default_rng(99).integers(classes, size=n)
-    values = rng.standard_normal((n, classes))
-    values[np.arange(n), labels] += good
-    return Outputs(torch.from_numpy(values).float(), torch.from_numpy(labels), are_logits)
+def logits(seed, *, good=0.0):
+    """Random logits [40, 3]; `good` pulls them towards the labels."""
+    values = np.random.default_rng(seed).standard_normal((40, 3))
+    values[np.arange(40), LABELS] += good
+    return torch.from_numpy(values).float()
 
 
-DENSE, BASE = outputs(0, good=3), outputs(1)
+def losses(seed, *, n=40, **kwargs):
+    """Losses beside those of the dense fine-tune, seed 0."""
+    made = class_losses(logits(seed, **kwargs)[:n], LABELS[:n], logits(0, good=3)[:n])
+    return Losses(**{measure: values.double().numpy() for measure, values in made.items()})
+
+
+DENSE, BASE = losses(0, good=3), losses(1)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -38,7 +44,7 @@ def test_the_ends_of_the_scale(measure):
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_between_them_the_interval_holds_the_value(measure):
-    middle = outputs(2, good=1.5)
+    middle = losses(2, good=1.5)
     quality = gain_kept(middle, dense=DENSE, base=BASE, measure=measure)
     assert 0 < quality.value < 1
     assert quality.low < quality.value < quality.high
@@ -47,33 +53,33 @@ def test_between_them_the_interval_holds_the_value(measure):
 
 
 def test_losses_equal_their_formulas():
-    x, y = DENSE.values.double().numpy(), BASE.values.double().numpy()
-    labels = BASE.labels.numpy()
+    x, y = logits(0, good=3).double().numpy(), logits(1).double().numpy()
     p, q = log_softmax(x, axis=1), log_softmax(y, axis=1)
-    rows = np.arange(len(labels))
-    assert BASE.losses("distill", DENSE) == pytest.approx((np.exp(p) * (p - q)).sum(1))
-    assert BASE.losses("loss", DENSE) == pytest.approx(-q[rows, labels], rel=1e-5)
-    assert BASE.losses("accuracy", DENSE) == pytest.approx((y.argmax(1) != labels) * 1.0)
-    assert accuracy(BASE) == pytest.approx((y.argmax(1) == labels).mean())
+    rows, labels = np.arange(40), LABELS.numpy()
+    assert BASE.of("distill") == pytest.approx((np.exp(p) * (p - q)).sum(1))
+    assert BASE.of("loss") == pytest.approx(-q[rows, labels], rel=1e-5)
+    assert BASE.of("accuracy") == pytest.approx((y.argmax(1) != labels) * 1.0)
 
 
 def test_vectors_are_compared_by_angle():
-    dense, base = (outputs(seed, are_logits=False) for seed in (0, 1))
-    x, y = dense.values.numpy(), base.values.numpy()
+    dense, base = logits(0), logits(1)
+    x, y = dense.numpy(), base.numpy()
     cosine = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
-    assert base.losses("distill", dense) == pytest.approx(1 - cosine, abs=1e-5)
-    doubled = Outputs(2 * dense.values, None, are_logits=False)
-    assert doubled.losses("distill", dense) == pytest.approx(np.zeros(40), abs=1e-6)
+    assert vector_losses(base, dense)["distill"].numpy() == pytest.approx(1 - cosine, abs=1e-5)
+    doubled = vector_losses(2 * dense, dense)["distill"].numpy()
+    assert doubled == pytest.approx(np.zeros(40), abs=1e-6)
+    assert vector_losses(base, None) == {}
 
 
-def test_without_labels_only_distillation_can_be_measured():
-    unlabelled = Outputs(DENSE.values, None, are_logits=True)
-    assert unlabelled.losses("distill", DENSE).sum() == pytest.approx(0)
+def test_what_was_not_measured_is_refused_by_name():
+    unlabelled = Losses(distill=np.zeros(3))
+    assert unlabelled.of("distill").sum() == 0
     for measure in ("loss", "accuracy"):
         with pytest.raises(ValueError, match="labels"):
-            unlabelled.losses(measure, DENSE)
-    with pytest.raises(ValueError, match="labels"):
-        accuracy(unlabelled)
+            unlabelled.of(measure)
+    with pytest.raises(ValueError, match="dense"):
+        Losses().of("distill")
+    assert class_losses(logits(0), None, None) == {}
 
 
 @settings(max_examples=50, deadline=None)
@@ -88,8 +94,8 @@ def test_gain_lost(rows):
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_very_few_examples(n):
-    parts = [outputs(seed, n=n) for seed in range(3)]
-    quality = gain_kept(parts[0], dense=parts[1], base=parts[2], measure="distill")
+    parts = [losses(seed, n=n) for seed in range(3)]
+    quality = gain_kept(parts[1], dense=parts[0], base=parts[2], measure="distill")
     assert quality.n_examples == n
     assert np.isfinite([quality.value, quality.low, quality.high]).all()
 

@@ -28,11 +28,15 @@ ROWS = [Row(*row) for row in corpus(LABELS["three"], 40, seed=4)]
 @pytest.mark.parametrize("budget", [1, 50, 4096])
 def test_outputs_are_those_of_the_dense_model(model, zoo, monkeypatch, budget):
     monkeypatch.setattr(module, "BATCH_TOKENS", budget)
-    made = Runner(*model, Examples.of(ROWS, *model, where="x"))()
+    runner = Runner(*model, Examples.of(ROWS, *model, where="x"))
     expected = probabilities(zoo.dense("three"), [row.text for row in ROWS])
-    assert made.values.softmax(-1) == pytest.approx(expected, abs=1e-5)
-    assert made.labels.tolist() == [LABELS["three"].index(row.label) for row in ROWS]
-    assert made.are_logits
+    assert runner.outputs().softmax(-1) == pytest.approx(expected, abs=1e-5)
+    labels = [LABELS["three"].index(row.label) for row in ROWS]
+    made = runner()
+    assert made.of("loss") == pytest.approx(-expected.log()[range(40), labels].numpy(), abs=1e-4)
+    assert made.distill is None
+    runner.refer_()
+    assert runner().of("distill") == pytest.approx(0, abs=1e-12)
 
 
 def test_a_label_that_the_head_lacks_is_named(model):
@@ -51,4 +55,4 @@ def test_texts_that_were_cut_are_counted(model):
     examples = Examples.of([exact, longer, Row("")], *model, where="x")
     assert [len(ids) for ids in examples.ids] == [32, 32, 2]
     assert examples.n_truncated == 1
-    assert torch.isfinite(Runner(*model, examples)().values).all()
+    assert torch.isfinite(Runner(*model, examples).outputs()).all()
