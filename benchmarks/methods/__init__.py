@@ -15,7 +15,7 @@ from benchmarks.methods.deltazip import DeltaZip
 from benchmarks.methods.emr import Emr
 from benchmarks.methods.lossless import XorZstd, ZipNn
 from benchmarks.methods.low_rank import LowRank
-from benchmarks.methods.nps import KEEPS, Nps
+from benchmarks.methods.nps import FEW_KEEPS, Nps
 from benchmarks.methods.tall import Tall
 from benchmarks.methods.trim import Trim
 from benchmarks.methods.ultradelta import UltraDelta
@@ -41,8 +41,8 @@ METHODS: dict[str, Method] = {
         DeltaZip(),
         LowRank(mixed=False),
         LowRank(mixed=True),
-        Nps("NPS top-k", KEEPS, {"method": "topk"}),
-        Nps("dither, no search", KEEPS, {"method": "dither"}),
+        Nps("NPS top-k", FEW_KEEPS, {"method": "topk"}),
+        Nps("dither, no search", FEW_KEEPS, {"method": "dither"}),
         XorZstd(),
         ZipNn(),
     )

@@ -69,6 +69,7 @@ def _panel(axis: Axes, result: dict[str, Any], group: str) -> None:
             label=name,
         )
     axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
     axis.set_yscale("function", functions=(_stretch, _unstretch))
     axis.set_ylim(WORST, BEST)
     axis.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])

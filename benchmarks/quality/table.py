@@ -22,21 +22,22 @@ if TYPE_CHECKING:
 RESULT = Path("benchmarks") / "results" / "quality.json"
 DRAW = 1.02
 """Within 2 % of the bits two methods are called equal."""
+TEN = 10
+AHEAD = "AHEAD"
 
 
 def standing(theirs: list[Mean], ours: Mean) -> str:
-    """One method against one of our points, in plain words."""
+    """The bits that a method takes for the quality of one of our points, relative to ours."""
     bits = bits_at(theirs, ours.quality)
     if bits is None:
-        best = max(theirs, key=lambda mean: mean.quality)
-        return f"never: {best.quality:.3f} at {best.bits:.2f} b"
+        return f"never ({max(mean.quality for mean in theirs):.3f})"
     ratio = bits / ours.bits
-    at_first = min(theirs, key=lambda mean: mean.bits).bits == bits
     if ratio > DRAW:
-        return f"{ratio:.1f}x the bits"
+        return f"{ratio:.1f}x" if ratio < TEN else f"{ratio:.0f}x"
     if ratio >= 1 / DRAW:
-        return "the same"
-    return f"BETTER: {'at most ' if at_first else ''}{ratio:.2f}x the bits"
+        return "same"
+    is_first = min(mean.bits for mean in theirs) == bits
+    return f"{'<' if is_first else ''}{ratio:.2f}x {AHEAD}"
 
 
 def rows(points: list[dict[str, Any]], group: str) -> Iterator[tuple[Mean, dict[str, str]]]:
@@ -46,20 +47,38 @@ def rows(points: list[dict[str, Any]], group: str) -> Iterator[tuple[Mean, dict[
         yield ours, {name: standing(means, ours) for name, means in found.items()}
 
 
-def tables(result: dict[str, Any]) -> Iterator[Table]:
-    """One table a group: methods down, our points across."""
+def tables(result: dict[str, Any]) -> Iterator[Table | str]:
+    """A group's table, methods down and our points across, then what it says in words."""
     for group in dict.fromkeys(point["group"] for point in result["points"]):
         columns = list(rows(result["points"], group))
         if not columns:
             continue
-        title = f"{group}: {measure_of(group).replace('_', ' ')}, against {OURS}"
-        table = Table(title=title, title_justify="left")
-        table.add_column("to reach")
+        table = Table(
+            title=f"{group}: bits that others take for the {measure_of(group).replace('_', ' ')} "
+            f"of {OURS}, relative to its own; never: their best is less",
+            title_justify="left",
+        )
+        table.add_column(f"{OURS} has\nat bits\nand kB")
         for ours, _ in columns:
-            table.add_column(f"{ours.quality:.4f}\n{ours.bits:.4f} b\n{ours.nbytes / 1e3:.0f} kB")
+            table.add_column(f"{ours.quality:.4f}\n{ours.bits:.4f}\n{ours.nbytes / 1e3:.0f}")
         for name in columns[0][1]:
             table.add_row(name, *(standings[name] for _, standings in columns))
         yield table
+        yield verdict(group, columns)
+
+
+def verdict(group: str, columns: list[tuple[Mean, dict[str, str]]]) -> str:
+    """Where others are left of us, or that none is anywhere."""
+    ahead = [
+        f"at {ours.quality:.4f} ({ours.bits:.4f} bits) {name} takes "
+        f"{words.removesuffix(AHEAD).strip()} the bits"
+        for ours, standings in columns
+        for name, words in standings.items()
+        if words.endswith(AHEAD)
+    ]
+    if not ahead:
+        return f"{group}: {OURS} is at or left of every method at each of its points."
+    return f"{group}: {OURS} is behind: " + "; ".join(ahead) + "."
 
 
 def main(result: Annotated[Path, typer.Argument(help="Result file.")] = RESULT) -> None:

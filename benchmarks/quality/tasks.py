@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CLASSIFIERS = "classifiers"
 SHIFTS = ("light", "heavy")
-N_CALIBRATION_TEXTS = 128
+N_CALIBRATION_TEXTS = 64
 """Texts of a language model's calibration data that baselines are tuned on; all of a classifier's.
 """
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.table import Table
 
 from benchmarks.methods import OURS
 from benchmarks.quality.curve import Mean, bits_at, curves, frontier
 from benchmarks.quality.plot import draw
-from benchmarks.quality.table import rows, standing, tables
+from benchmarks.quality.table import rows, standing, tables, verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,14 +62,15 @@ def test_bits_between_points_lie_on_the_line_over_their_logarithm() -> None:
 @pytest.mark.parametrize(
     ("theirs", "words"),
     [
-        ([mean(1, 0.7), mean(4, 0.9)], "2.0x the bits"),
-        ([mean(0.5, 0.7), mean(2, 0.9)], "the same"),
-        ([mean(0.2, 0.7), mean(0.8, 0.9)], "BETTER: 0.40x the bits"),
-        ([mean(0.5, 0.95)], "BETTER: at most 0.50x the bits"),
-        ([mean(1, 0.7)], "never: 0.700 at 1.00 b"),
+        ([mean(1, 0.7), mean(4, 0.9)], "2.0x"),
+        ([mean(10, 0.7), mean(40, 0.9)], "20x"),
+        ([mean(0.5, 0.7), mean(2, 0.9)], "same"),
+        ([mean(0.2, 0.7), mean(0.8, 0.9)], "0.40x AHEAD"),
+        ([mean(0.5, 0.95)], "<0.50x AHEAD"),
+        ([mean(1, 0.7)], "never (0.700)"),
     ],
 )
-def test_standing_says_who_is_better_and_by_how_much(theirs: list[Mean], words: str) -> None:
+def test_standing_says_who_is_ahead_and_by_how_much(theirs: list[Mean], words: str) -> None:
     assert standing(theirs, mean(1, 0.8)) == words
 
 
@@ -76,9 +78,16 @@ def test_rows_and_table_hold_every_method() -> None:
     ((ours, standings),) = rows(POINTS, "classifiers")
     assert ours.quality == pytest.approx(0.8)
     assert standings.keys() == {"trim"}
-    (table,) = tables({"points": POINTS})
+    table, words = tables({"points": POINTS})
+    assert isinstance(table, Table)
     assert table.row_count == 1
+    assert words == f"classifiers: {OURS} is at or left of every method at each of its points."
     assert list(tables({"points": POINTS[2:]})) == []
+
+
+def test_the_verdict_names_who_is_ahead() -> None:
+    words = verdict("g", [(mean(1, 0.8), {"trim": "0.40x AHEAD", "DARE": "2.0x"})])
+    assert words == f"g: {OURS} is behind: at 0.8000 (1.0000 bits) trim takes 0.40x the bits."
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])
