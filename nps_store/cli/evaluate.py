@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 def evaluate(
     store: arg.StorePath,
     task: arg.TaskName,
-    data: Annotated[Path, typer.Option(help='Lines {"text", "label"} to evaluate on.')],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help='Lines {"text", "label"} to evaluate on; a language model needs no label.'
+        ),
+    ],
     base: arg.BaseDir = None,
     dense: Annotated[
         Path | None, typer.Option(help="Directory of the dense fine-tune to compare with.")
