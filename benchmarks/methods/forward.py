@@ -114,3 +114,12 @@ class Reference:
         """Mean divergence of all rows."""
         total = sum(self.divergence(weights, i).double() for i in range(len(self.batches)))
         return float(total) / self.n_rows
+
+    @torch.no_grad()
+    def label_loss(self, weights: Tensor) -> float:
+        """Mean cross entropy of the right classes."""
+        total = 0.0
+        for batch in self.batches:
+            logits = self._forward.logits(weights, batch)
+            total += float(torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum"))
+        return total / self.n_rows

@@ -4,17 +4,16 @@
 
 `topk` is the paper's rule (real values of the largest |w tau|), `nps` the dithered one; both with
 pruning inside the objective, unless a case says otherwise. Searches see calibration data only, and
-are scored on test data. How `topk` stands against TIES and DARE is in `benchmarks.quality`.
+are scored on test data. How `topk` stands against TIES and DARE is taken from the result of
+`benchmarks.quality`, where there is one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import multiprocessing
 import statistics
-import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -27,129 +26,23 @@ from rich.table import Table
 
 from benchmarks import minilm
 from benchmarks.machine import circumstances
-from benchmarks.quality.tasks import FineTune, Loaded, find, load
+from benchmarks.quality import table as quality
+from benchmarks.quality.curve import curves
+from benchmarks.quality.tasks import CLASSIFIERS, FineTune, find, load
+from benchmarks.quality.variations import KEEPS, SEEDS, Case, cases, measure
 from benchmarks.zoo import quiet
-from nps_store.search import RULES, Plan, RateSearch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from numpy.typing import NDArray
-
-    from benchmarks.methods.problem import Problem
-    from nps_store.search import Selection
 
 RESULT = Path("benchmarks") / "results" / "claims.json"
 SCHEMA = "nps.bench-claims/1"
 TASKS = ("section", "role", "use", "works_with")
-KEEPS = {"topk": 0.04, "nps": 0.005}
-BANDS = (1, 2, 4, 6, 8, 12, 16, 24)
-SIZES = (32, 64, 128, 256, 512)
-SEEDS = (0, 1, 2, 3, 4)
+PAPER_KEEPS = (0.04, 0.1, 0.2)
+PAPER_METHODS = ("trim", "trim + scale", "DARE", "DARE + scale", "NPS top-k")
 CASES_A_JOB = 5
 """Loading a model takes as long as two cases."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One variation of the method.
-
-    Attributes:
-        name: What is varied, and to what.
-        rule: Name of the rule that is varied.
-        change: Fields of the rule that differ.
-        n_rows: Calibration rows; None is all.
-        seed: Of search and dither.
-        literal: Search on the unpruned vector, prune after: the paper's order.
-    """
-
-    name: str
-    rule: str
-    change: dict[str, Any] = dataclasses.field(default_factory=dict)
-    n_rows: int | None = None
-    seed: int = 0
-    literal: bool = False
-
-
-def cases(rule: str) -> Iterator[Case]:
-    """All variations of one rule."""
-    yield Case("as it is", rule)
-    for n_bands in BANDS:
-        yield Case(f"M = {n_bands}", rule, {"n_bands": n_bands})
-    yield Case("equal-count bands", rule, {"spacing": "count"})
-    yield Case("scope: each tensor", rule, {"scope": "tensor"})
-    yield Case("no search", rule, {"searched": False})
-    if rule == "topk":
-        yield Case("search first, prune after", rule, literal=True)
-    for n_rows in SIZES:
-        yield Case(f"{n_rows} calibration texts", rule, n_rows=n_rows)
-    for seed in SEEDS[1:]:
-        yield Case(f"seed {seed}", rule, seed=seed)
-
-
-class Objective:
-    """The search's view of a problem: losses of selections as shares of the base's.
-
-    Implements `nps_store.search.Objective`.
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        self._problem = problem
-        self._starts = {span.name: span.start for span in problem.layout.spans}
-
-    def loss(self, selection: Selection) -> float:
-        """KL on all calibration data over the base's."""
-        return self._problem.loss(self.delta(selection)) / self._problem.base_loss
-
-    def check(self, selection: Selection) -> float:  # noqa: ARG002 (the rate is given)
-        """Nothing is set aside."""
-        return math.nan
-
-    def delta(self, selection: Selection) -> torch.Tensor:
-        """float32 [numel] of a selection."""
-        delta = torch.zeros_like(self._problem.base)
-        for name, span, positions in selection.tensors():
-            place = torch.from_numpy(positions + self._starts[name]).to(delta.device)
-            delta[place] = torch.from_numpy(selection.values_in(span)).to(delta.device)
-        return delta
-
-
-def vectors(problem: Problem) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The task vector as the search reads it."""
-    flat = problem.delta.cpu()
-    for span, tensor in problem.layout.views(flat):
-        yield span.name, tensor.reshape(-1).numpy()
-
-
-def measure(loaded: Loaded, case: Case, evaluations: int) -> dict[str, Any]:
-    """Search as a case says, and score what it keeps on test data.
-
-    Raises:
-        TypeError: The search offers no such variation.
-    """
-    start = time.perf_counter()
-    problem = loaded.problem
-    objective = Objective(problem)
-    keep = KEEPS[case.rule]
-    search = RateSearch(
-        lambda: vectors(problem),
-        dataclasses.replace(RULES[case.rule], **case.change),
-        objective,
-        # A search at a given rate takes three times the evaluations of a rung.
-        plan=Plan(evaluations=evaluations // 3, seed=case.seed),
-        seed=f"{case.seed}:{problem.task}",
-    )
-    found = search.resize(search.at_keep(1.0), keep) if case.literal else search.at_keep(keep)
-    scores = loaded.held_out.scores(objective.delta(found.selection))
-    return {
-        **dataclasses.asdict(case),
-        "task": problem.task,
-        "keep": keep,
-        "n_evaluations": search.n_evaluations,
-        "calibration_loss": objective.loss(found.selection),
-        **scores,
-        "seconds": round(time.perf_counter() - start, 2),
-    }
 
 
 def _work(
@@ -208,6 +101,19 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
         yield table
 
 
+def versus(points: Iterable[dict[str, Any]]) -> Table:
+    """`topk` beside TIES trim and DARE at the kept fractions that the paper reports."""
+    table = Table(title="accuracy ratio at a kept fraction", title_justify="left")
+    table.add_column("method")
+    for keep in PAPER_KEEPS:
+        table.add_column(f"{keep:g}")
+    found = curves(points, CLASSIFIERS)
+    for name in PAPER_METHODS:
+        at = {mean.setting["keep"]: mean.quality for mean in found.get(name, [])}
+        table.add_row(name, *(f"{at[keep]:.4f}" if keep in at else "-" for keep in PAPER_KEEPS))
+    return table
+
+
 def _figure(means: dict[str, float], field: str) -> str:
     spread = means.get(f"{field} sd")
     return f"{means[field]:.4f}" + ("" if spread is None else f" +- {spread:.4f}")
@@ -248,6 +154,8 @@ def main(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     console = Console(width=120)
+    if quality.RESULT.is_file():
+        console.print(versus(json.loads(quality.RESULT.read_text())["points"]))
     for table in tables(result):
         console.print(table)
     for reason in sorted(

@@ -12,9 +12,7 @@ from benchmarks.methods import METHODS
 from benchmarks.methods.compeft import ComPeft
 from benchmarks.methods.nps import Nps
 from benchmarks.quality import run as run_module
-from benchmarks.quality.claims import Case, measure, summary
-from benchmarks.quality.points import Journal, key_of, merged
-from benchmarks.quality.points import measure as measure_point
+from benchmarks.quality.points import Journal, key_of, measure, merged
 from benchmarks.quality.run import Run
 from benchmarks.quality.tasks import find, load
 
@@ -110,7 +108,7 @@ def test_later_points_replace_earlier_ones() -> None:
 
 
 def test_our_own_points_are_the_written_file(loaded: Loaded, fine_tunes: list[FineTune]) -> None:
-    point = measure_point(loaded, fine_tunes[2], Nps(options={"evaluations": 6}), {"keep": 0.2})
+    point = measure(loaded, fine_tunes[2], Nps(options={"evaluations": 6}), {"keep": 0.2})
     assert point["gain_kept"] > 0.9
     assert point["nbytes"] > loaded.problem.overhead_nbytes
     assert point["bits"] == pytest.approx(8 * point["nbytes"] / loaded.problem.layout.numel)
@@ -131,33 +129,3 @@ def test_as_many_calibration_rows_as_asked(fine_tunes: list[FineTune], loaded: L
     assert loaded.problem.calibration.n_rows == 48
     few = load(fine_tunes[2], fine_tunes, "cpu", n_rows=10)
     assert few.problem.calibration.n_rows == 10
-
-
-@pytest.mark.parametrize("rule", ["topk", "nps"])
-def test_a_variation_is_searched_and_scored(rule: str, loaded: Loaded) -> None:
-    row = measure(loaded, Case("M = 3", rule, {"n_bands": 3}), 12)
-    assert row["calibration_loss"] < 1
-    assert row["n_evaluations"] > 1
-    unsearched = measure(loaded, Case("no search", rule, {"searched": False}), 12)
-    assert row["calibration_loss"] <= unsearched["calibration_loss"]
-
-
-def test_the_papers_order_searches_the_whole_vector_first(loaded: Loaded) -> None:
-    row = measure(loaded, Case("after", "topk", literal=True), 6)
-    assert row["literal"]
-    assert row["calibration_loss"] > 0
-
-
-def test_a_variation_that_the_search_lacks_is_refused(loaded: Loaded) -> None:
-    with pytest.raises(TypeError, match="nowhere"):
-        measure(loaded, Case("?", "topk", {"nowhere": 1}), 6)
-
-
-def test_the_summary_has_the_spread_of_the_seeds() -> None:
-    rows = [
-        {"rule": "topk", "name": name, "gain_kept": gain, "accuracy_ratio": 1.0}
-        for name, gain in (("as it is", 0.5), ("seed 1", 0.7), ("M = 2", 0.1))
-    ]
-    lines = {name: means for _, name, means in summary([*rows, {"reason": "none"}])}
-    assert lines["2 seeds"]["gain_kept"] == pytest.approx(0.6)
-    assert lines["2 seeds"]["gain_kept sd"] == pytest.approx(0.2**0.5 * 0.1**0.5, rel=1e-6)

@@ -1,0 +1,146 @@
+"""Variations of the method, one choice changed at a time, searched and scored."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from benchmarks.quality import paper_order
+from nps_store.search import RULES, Plan, RateSearch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from benchmarks.methods.problem import Problem
+    from benchmarks.quality.tasks import Loaded
+    from nps_store.search import Selection
+
+KEEPS = {"topk": 0.04, "nps": 0.005}
+BANDS = (1, 2, 4, 6, 8, 12, 16, 24)
+SIZES = (32, 64, 128, 256, 512)
+SEEDS = (0, 1, 2, 3, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One variation of the method.
+
+    Attributes:
+        name: What is varied, and to what.
+        rule: Name of the rule that is varied.
+        change: Fields of the rule that differ.
+        n_rows: Calibration rows; None is all.
+        seed: Of search and dither.
+        measure: What the search minimises: KL to the dense fine-tune, or the loss on labels.
+        prune_after: Search on the unpruned vector, prune after: the paper's order.
+    """
+
+    name: str
+    rule: str
+    change: dict[str, Any] = dataclasses.field(default_factory=dict)
+    n_rows: int | None = None
+    seed: int = 0
+    measure: Literal["distill", "loss"] = "distill"
+    prune_after: bool = False
+
+
+def cases(rule: str) -> Iterator[Case]:
+    """All variations of one rule."""
+    yield Case("as it is", rule)
+    for n_bands in BANDS:
+        yield Case(f"M = {n_bands}", rule, {"n_bands": n_bands})
+    yield Case("equal-count bands", rule, {"spacing": "count"})
+    yield Case("scope: each tensor", rule, {"scope": "tensor"})
+    yield Case("no search", rule, {"searched": False})
+    yield Case("loss on labels", rule, measure="loss")
+    if rule == "topk":
+        name = "loss on labels, search first, prune after"
+        yield Case(name, rule, measure="loss", prune_after=True)
+    for n_rows in SIZES:
+        yield Case(f"{n_rows} calibration texts", rule, n_rows=n_rows)
+    for seed in SEEDS[1:]:
+        yield Case(f"seed {seed}", rule, seed=seed)
+
+
+class Objective:
+    """The search's view of a problem: losses of selections as shares of the base's.
+
+    Implements `nps_store.search.Objective`.
+    """
+
+    def __init__(self, problem: Problem, measure: Literal["distill", "loss"] = "distill") -> None:
+        self._problem = problem
+        self._starts = {span.name: span.start for span in problem.layout.spans}
+        reference = problem.calibration
+        self._loss = reference.loss if measure == "distill" else reference.label_loss
+        self._base_loss = self._loss(problem.base)
+
+    def loss(self, selection: Selection) -> float:
+        """Loss on all calibration data over the base's."""
+        return self.loss_of(self.delta(selection))
+
+    def loss_of(self, delta: torch.Tensor) -> float:
+        """The same of a whole vector."""
+        return self._loss(self._problem.base + delta) / self._base_loss
+
+    def check(self, selection: Selection) -> float:  # noqa: ARG002 (the rate is given)
+        """Nothing is set aside."""
+        return math.nan
+
+    def delta(self, selection: Selection) -> torch.Tensor:
+        """float32 [numel] of a selection."""
+        delta = torch.zeros_like(self._problem.base)
+        for name, span, positions in selection.tensors():
+            place = torch.from_numpy(positions + self._starts[name]).to(delta.device)
+            delta[place] = torch.from_numpy(selection.values_in(span)).to(delta.device)
+        return delta
+
+
+def vectors(problem: Problem) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The task vector as the search reads it."""
+    flat = problem.delta.cpu()
+    for span, tensor in problem.layout.views(flat):
+        yield span.name, tensor.reshape(-1).numpy()
+
+
+def measure(loaded: Loaded, case: Case, evaluations: int) -> dict[str, Any]:
+    """Search as a case says, and score what it keeps on test data.
+
+    Raises:
+        TypeError: The search offers no such variation.
+    """
+    start = time.perf_counter()
+    problem = loaded.problem
+    objective = Objective(problem, case.measure)
+    keep = KEEPS[case.rule]
+    if case.prune_after:
+        n_evaluations = evaluations
+        delta = paper_order.solve(
+            problem.delta, keep, objective.loss_of, seed=case.seed, evaluations=evaluations
+        )
+    else:
+        search = RateSearch(
+            lambda: vectors(problem),
+            dataclasses.replace(RULES[case.rule], **case.change),
+            objective,
+            # A search at a given rate takes three times the evaluations of a rung.
+            plan=Plan(evaluations=evaluations // 3, seed=case.seed),
+            seed=f"{case.seed}:{problem.task}",
+        )
+        delta = objective.delta(search.at_keep(keep).selection)
+        n_evaluations = search.n_evaluations
+    return {
+        **dataclasses.asdict(case),
+        "task": problem.task,
+        "keep": keep,
+        "n_evaluations": n_evaluations,
+        "calibration_loss": objective.loss_of(delta),
+        **loaded.held_out.scores(delta),
+        "seconds": round(time.perf_counter() - start, 2),
+    }
