@@ -56,31 +56,42 @@ def align(base: TensorTable, task: TensorTable, *, base_has_head: bool = False) 
         ShapeMismatchError: A tensor of the body has another shape (names the first).
     """
     add, cut = _prefixes(base.names, task.names)
-    shared, grown, new = [], [], []
-    matched = set()
     known = set(base.names)
+    pairs = [
+        (name, base_name)
+        for name in task.names
+        if name.startswith(add) and (base_name := cut + name.removeprefix(add)) in known
+    ]
     heads = _head_names(base.names) if base_has_head else frozenset()
-    for name in task.names:
-        base_name = cut + name.removeprefix(add) if name.startswith(add) else None
-        if base_name is None or base_name not in known:
-            new.append(name)
-            continue
+    # The output layer of a language model grows with its vocabulary; other heads are just new.
+    growths = {
+        (base.shape(base_name)[0], task.shape(name)[0])
+        for name, base_name in pairs
+        if base_name not in heads and _is_grown(base.shape(base_name), task.shape(name))
+    }
+    shared, grown = [], []
+    for name, base_name in pairs:
         ours, theirs = task.shape(name), base.shape(base_name)
         if ours == theirs:
             shared.append((name, base_name))
-        elif base_name in heads:
-            new.append(name)
-            continue
-        elif len(ours) == len(theirs) == 2 and ours[1] == theirs[1] and ours[0] > theirs[0]:
+        elif _is_grown(theirs, ours) and (
+            base_name not in heads or (theirs[0], ours[0]) in growths
+        ):
             grown.append((name, base_name))
-        else:
+        elif base_name not in heads:
             raise ShapeMismatchError(
                 f"tensor {name!r} has shape {list(ours)}; expected {list(theirs)} as in the base; "
                 "only heads and appended vocabulary rows may differ"
             )
-        matched.add(base_name)
+    matched = {base_name for _, base_name in (*shared, *grown)}
+    new = tuple(sorted(set(task.names) - {name for name, _ in (*shared, *grown)}))
     absent = tuple(name for name in base.names if name not in matched)
-    return Alignment(add, tuple(shared), tuple(grown), tuple(new), absent)
+    return Alignment(add, tuple(shared), tuple(grown), new, absent)
+
+
+def _is_grown(base: tuple[int, ...], task: tuple[int, ...]) -> bool:
+    """Whether rows may have been appended to a matrix."""
+    return len(task) == len(base) == 2 and task[1] == base[1] and task[0] > base[0]
 
 
 def _prefixes(base: tuple[str, ...], task: tuple[str, ...]) -> tuple[str, str]:

@@ -91,6 +91,16 @@ def test_a_base_with_a_head_and_tasks_with_others(n_labels):
         assert set(found.new) == set(found.absent) == set(HEAD)
 
 
+@pytest.mark.parametrize(("rows", "grows"), [(12, True), (11, False), (9, False)])
+def test_an_output_layer_grows_with_the_vocabulary(rows, grows):
+    output = "lm_head.weight"
+    base = {**prefixed("model.", BODY), output: (10, 4)}
+    task = base | {"model.embeddings.word.weight": (12, 4), output: (rows, 4)}
+    found = run(base, task, base_has_head=True)
+    assert ((output, output) in found.grown) == grows
+    assert (output in found.new) == (output in found.absent) == (not grows)
+
+
 def test_absent_tensors():
     task = {name: shape for name, shape in BODY.items() if not name.startswith("pooler")}
     found = run(BODY, {**prefixed("roberta.", task), **HEAD})

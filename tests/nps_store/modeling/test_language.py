@@ -20,7 +20,8 @@ from nps_store.errors import ModelLoadError, UnsupportedTaskError
 from nps_store.modeling import Body, LiveBase
 from nps_store.modeling.shell import pad
 from nps_store.store import Store
-from tests.nps_store.language import logits_alone, make_language, save, texts
+from tests.nps_store import language as language_models
+from tests.nps_store.language import logits_alone, make_language, save, texts, write_texts
 from tests.nps_store.models import edit, same, weights
 
 EXACT = Options(method="exact")
@@ -141,6 +142,26 @@ def test_a_headless_base_has_tasks_with_an_output_layer(language, tmp_path):
         assert live.prepare(None).kind == "embed"
         assert set(task.shell.head) == (set() if task.shell.tied else {"lm_head.weight"})
         check(live, task, language.dense)
+
+
+def test_a_grown_vocabulary_grows_the_output_layer_too(language, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(language.dense)
+    torch.manual_seed(4)
+    model.resize_token_embeddings(language_models.SIZE["vocab_size"] + 3, mean_resizing=False)
+    save(model, tmp_path / "grown")
+    data = write_texts(tmp_path / "data.jsonl", texts(12, shift=5, seed=6))
+    source = TaskSource("task", tmp_path / "grown", data)
+    options = Options(keep=0.5, evaluations=3)
+    (stored,) = compress(language.base, [source], tmp_path / "s.nps", options=options)
+    assert stored.quality.value > 0.5
+    with Store.open(tmp_path / "s.nps") as store:
+        grown = {change.name for change in store.changes("task") if change.rows is not None}
+        own_head = "lm_head.weight" in Checkpoint(language.base).names
+        assert grown == {"model.embed_tokens.weight", *(["lm_head.weight"] if own_head else [])}
+        task = LiveBase.load(store).prepare("task", copy=True)
+        batch = pad(task.encode(TEXTS), task.tokenizer, task.shell.body.device)
+        assert task.shell.logits(batch).shape[-1] == 323
+        assert same(dict(task.shell.body.parameters), store.materialize("task"))
 
 
 def test_classifiers_and_bare_bodies_run_on_a_language_model(llama, tmp_path):
