@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from benchmarks.methods.problem import Problem
 
 T = TypeVar("T")
-SCALES = tuple(math.exp(x / 2) for x in range(-3, 6))
-"""First look at scales: 0.22 to 12."""
+SCALES = tuple(math.exp(x / 2) for x in range(-3, 8))
+"""First look at scales: 0.22 to 33."""
 N_REFINEMENTS = 8
 TOLERANCE = 1.03
 FLOOR = 1e-3

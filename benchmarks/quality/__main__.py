@@ -30,6 +30,7 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     jobs: Annotated[int, typer.Option(help="Tasks at a time, one process each.")] = 1,
     seconds: Annotated[float | None, typer.Option(help="Begin no point after that.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure known points anew.")] = False,
     out: Annotated[Path, typer.Option(help="Result file; its points are kept.")] = RESULT,
     journal: Annotated[Path, typer.Option(help="Folder of points as they come.")] = Path(
         ".cache/quality"
@@ -41,8 +42,10 @@ def main(
     unknown = set(method or ()) - METHODS.keys()
     if unknown:
         raise typer.BadParameter(f"no method {unknown.pop()!r}; there are {', '.join(METHODS)}")
-    run = Run(tasks, everything, method or tuple(METHODS), device, out, journal, jobs, seconds)
-    result = run()
+    methods = method or tuple(METHODS)
+    result = Run(
+        tasks, everything, methods, device, out, journal, jobs, seconds=seconds, again=again
+    )()
     console = Console(width=200)
     for table in tables(result):
         console.print(table)

@@ -59,6 +59,11 @@ class Journal:
         with (self._folder / f"{name}.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps(line) + "\n")
 
+    def clear(self) -> None:
+        """Forget everything."""
+        for path in self._folder.glob("*.jsonl"):
+            path.unlink()
+
     def lines(self) -> Iterator[Point]:
         """All that was added; a line that a kill cut short is left out."""
         for path in sorted(self._folder.glob("*.jsonl")):

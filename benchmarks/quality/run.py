@@ -38,6 +38,7 @@ class Run:
         journal: Folder for points as they come.
         jobs: Processes at a time; 1 stays in this one.
         seconds: No point is begun after that many.
+        again: Measure what is there already too, and forget what it was.
     """
 
     tasks: Sequence[FineTune]
@@ -48,15 +49,23 @@ class Run:
     journal: Path
     jobs: int
     seconds: float | None = None
+    again: bool = False
 
     def __call__(self) -> dict[str, Any]:
         """Measure what is missing; returns what the result file then holds."""
         deadline = None if self.seconds is None else time.time() + self.seconds
-        done = {key_of(point) for point in self._points()}
+        journal = Journal(self.journal)
+        before = self._result(journal)
+        if self.again:
+            before["points"] = [p for p in before["points"] if not self._is_chosen(p)]
+            before["skipped"] = [p for p in before["skipped"] if not self._is_chosen(p)]
+        self._write(before)
+        journal.clear()  # what was in it is in the result file now
+        done = {key_of(point) for point in before["points"]}
         if self.jobs == 1:
             for task in self.tasks:
                 _task(self, task, done, deadline)
-            return self._write()
+            return self._write(self._result(journal))
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(self.jobs, len(self.tasks)), context) as pool:
             pending: set[Future[None]] = {
@@ -66,26 +75,26 @@ class Run:
                 finished, pending = wait(pending, timeout=REFRESH_S)
                 for future in finished:
                     future.result()
-                result = self._write()
+                result = self._write(self._result(journal))
         return result
 
-    def _points(self) -> list[Point]:
-        before = json.loads(self.out.read_text())["points"] if self.out.is_file() else []
-        return merged(before, (p for p in Journal(self.journal).lines() if "bits" in p))
+    def _is_chosen(self, line: Point) -> bool:
+        return line["method"] in self.methods and line["task"] in {t.name for t in self.tasks}
 
-    def _write(self) -> dict[str, Any]:
-        skipped = {
-            (p["task"], p["method"], p["reason"]): p
-            for p in Journal(self.journal).lines()
-            if "reason" in p
-        }
-        result = {
+    def _result(self, journal: Journal) -> dict[str, Any]:
+        """What the result file holds, with what is new in the journal."""
+        old = json.loads(self.out.read_text()) if self.out.is_file() else {}
+        lines = list(journal.lines())
+        skipped = [*old.get("skipped", []), *(line for line in lines if "reason" in line)]
+        return {
             "schema": SCHEMA,
             "command": "python -m benchmarks.quality",
             **circumstances(self.device),
-            "skipped": list(skipped.values()),
-            "points": self._points(),
+            "skipped": [line for i, line in enumerate(skipped) if line not in skipped[:i]],
+            "points": merged(old.get("points", []), (line for line in lines if "bits" in line)),
         }
+
+    def _write(self, result: dict[str, Any]) -> dict[str, Any]:
         self.out.parent.mkdir(parents=True, exist_ok=True)
         partial = self.out.with_suffix(".partial")
         partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import transformers
@@ -119,10 +119,12 @@ def load(
         dense=dense,
         delta=dense - weights,
         calibration=Reference(forward, dense, batches(task.data("calibration"), n_rows=rows)),
-        group=lambda: [
-            dense_weights(layout, Checkpoint(other.path), names, device) - weights
-            for other in group
-        ],
+        group=cache(
+            lambda: [
+                dense_weights(layout, Checkpoint(other.path), names, device) - weights
+                for other in group
+            ]
+        ),
         n_tasks=len(group),
         overhead_nbytes=head_nbytes + files_nbytes(own, base),
         source=Source(task.base, task.path, task.data("calibration"), device),

@@ -12,7 +12,7 @@ from benchmarks.methods import METHODS
 from benchmarks.methods.compeft import ComPeft
 from benchmarks.methods.nps import Nps
 from benchmarks.quality import run as run_module
-from benchmarks.quality.points import Journal, key_of, measure, merged
+from benchmarks.quality.points import Journal, measure, merged
 from benchmarks.quality.run import Run
 from benchmarks.quality.tasks import find, load
 
@@ -50,18 +50,30 @@ def run(fine_tunes: list[FineTune], tmp_path: Path) -> Run:
     return Run(fine_tunes[:1], fine_tunes, ["ComPEFT"], "cpu", out, tmp_path / "journal", 1)
 
 
-def test_a_run_writes_every_point_once(run: Run) -> None:
-    result = run()
-    assert result == json.loads(run.out.read_text())
-    assert result["schema"] == "nps.bench-quality/1"
-    assert result["packages"]["torch"]
-    assert [p["setting"] for p in result["points"]] == list(ComPeft.settings)
-    assert all(p["bits"] > 0 and p["nbytes"] > 0 and p["seconds"] >= 0 for p in result["points"])
-    lines = list(Journal(run.journal).lines())
-    assert len(lines) == len(ComPeft.settings)
+def test_a_run_measures_what_is_missing_once(run: Run) -> None:
+    first = run()
+    assert first == json.loads(run.out.read_text())
+    assert first["schema"] == "nps.bench-quality/1"
+    assert first["packages"]["torch"]
+    assert [p["setting"] for p in first["points"]] == list(ComPeft.settings)
+    assert all(p["bits"] > 0 and p["nbytes"] > 0 and p["seconds"] >= 0 for p in first["points"])
 
-    run_module._task(run, run.tasks[0], {key_of(p) for p in result["points"]}, None)
-    assert list(Journal(run.journal).lines()) == lines
+    Journal(run.journal).clear()
+    run.out.write_text(json.dumps(first | {"points": first["points"][1:]}))
+    second = run()["points"]
+    assert [p["setting"] for p in second] == list(ComPeft.settings)
+    assert second[1:] == first["points"][1:]
+    assert [p["setting"] for p in Journal(run.journal).lines()] == [ComPeft.settings[0]]
+
+
+def test_points_are_measured_again_where_asked(run: Run) -> None:
+    first = run()["points"]
+    stale = [{**p, "bits": 99.0} for p in first]
+    gone = {**stale[0], "setting": {"keep": 0.77}}
+    other = {**stale[0], "method": "trim"}
+    run.out.write_text(json.dumps({"points": [*stale, gone, other]}))
+    points = replace(run, again=True)()["points"]
+    assert [p["bits"] for p in points] == [*(p["bits"] for p in first), 99.0]
 
 
 @pytest.mark.slow
