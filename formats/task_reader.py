@@ -71,6 +71,11 @@ class TaskReader:
         """The record over the appended rows; raises like :meth:`record`."""
         return self._decode(entry, "extra")
 
+    def sections_of(self, entry: TensorEntry) -> frozenset[SectionRef]:
+        """The sections that the entry's records lie in."""
+        parts = (self._places.get((entry.name, part), ()) for part in ("record", "extra"))
+        return frozenset(ref for places in parts for ref, _ in places if ref is not None)
+
     def section(self, stream: str, ref: SectionRef) -> memoryview:
         """Decoded bytes of a section, verified.
 

@@ -99,27 +99,38 @@ class _Verifier:
     def _task(self, reader: TaskReader, where: str) -> None:
         if self._depth < 1:
             return
+        sound = set()
         for stream, ref in reader.directory.sections():
             with self._collect(f"{where} {stream}"):
                 reader.section(stream, ref)
+                sound.add(ref)
         if self._depth < 2:
             return
         for entry in reader:
+            if not reader.sections_of(entry) <= sound:
+                continue  # its section is reported already, and nothing in it can be decoded
             with self._collect(f"{where} tensor {entry.name!r}"):
                 reader.record(entry)
                 reader.extra(entry)  # noqa: S610
 
     def _files(self, store: Container) -> None:
-        for key, stored in store.root.files.items():
+        files, sound = store.root.files, set()
+        for key, stored in files.items():
             with self._collect(f"file {key}"):
                 if self._depth >= 1:
                     _verify_section(store, stored.section)
-                if self._depth >= 2:
-                    try:
-                        store.file(FileRef(key, stored.nbytes))
-                    except MissingFileError:
-                        if stored.dictionary not in _external_files(store):
-                            raise
+                sound.add(key)
+        if self._depth < 2:
+            return
+        for key, stored in files.items():
+            if not {key, stored.dictionary} & files.keys() <= sound:
+                continue  # it, or what it is compressed against, is reported already
+            with self._collect(f"file {key}"):
+                try:
+                    store.file(FileRef(key, stored.nbytes))
+                except MissingFileError:
+                    if stored.dictionary not in _external_files(store):
+                        raise
 
     def _file_exists(self, store: Container, ref: FileRef, where: str) -> None:
         if ref.hash not in store.root.files and ref.hash not in _external_files(store):

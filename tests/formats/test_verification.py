@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from formats import Container, verify
-from formats.errors import BadMagicError, ChecksumMismatchError
-from tests.formats.stores import build
+from formats.errors import BadMagicError, ChecksumMismatchError, CorruptStreamError
+from tests.formats.stores import build, forge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +34,44 @@ def test_every_damaged_part_is_reported(tmp_path: Path) -> None:
     assert {finding.id for finding in findings} == {ChecksumMismatchError.id}
     assert [finding.where.split()[0] for finding in findings] == ["base", "task", "task", "file"]
     assert all(finding.message.startswith(str(path)) for finding in findings)
+
+
+def test_each_damage_is_one_finding_however_much_it_takes_along(tmp_path: Path) -> None:
+    path = build(tmp_path / "a.nps", "one", storage="embedded")
+    with Container.open(path) as store:
+        extents = [(store.directory("one"), store.root.tasks["one"].first_offset)]
+        assert store.root.base_data is not None
+        extents.append((store.base_reader().directory, store.root.base_data.first_offset))
+        places = [first + ref.offset for task, first in extents for _, ref in task.sections()]
+        places += [stored.section.offset for stored in store.root.files.values()]
+    sound = path.read_bytes()
+    for place in places:
+        data = bytearray(sound)
+        data[place] ^= 1
+        path.write_bytes(data)
+        (finding,) = verify(path, "decode")
+        assert [finding] == verify(path, "checksums")
+        assert finding.id == ChecksumMismatchError.id
+
+
+def test_a_damaged_section_hides_nothing_in_the_sound_ones(tmp_path: Path) -> None:
+    """Entries of one tensor are miscounted, and a section that holds others is damaged."""
+
+    def drop_one(document: Any) -> None:
+        document["tensors"][0]["record"]["n_kept"] -= 1
+
+    path = forge(build(tmp_path / "a.nps", "one"), tmp_path / "b.nps", directory=drop_one)
+    with Container.open(path) as store:
+        reader = store.task_reader("one")
+        used = reader.sections_of(next(iter(reader)))
+        free = next(ref for _, ref in store.directory("one").sections() if ref not in used)
+        place = store.root.tasks["one"].first_offset + free.offset
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    found = [(finding.id, finding.where) for finding in verify(path, "decode")]
+    assert [name for name, _ in found] == [ChecksumMismatchError.id, CorruptStreamError.id]
+    assert "'layer.weight'" in found[1][1]
 
 
 def test_unreadable_store_is_one_finding(tmp_path: Path) -> None:
