@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from nps_store.errors import BaseMismatchError, BaseNotFoundError
+from nps_store.compress import Options, compress
+from nps_store.errors import BaseMismatchError, BaseNotFoundError, UnsupportedTaskError
 from nps_store.modeling import PreparedTask
 from server.engines.torch import TorchEngine
 from server.errors import EngineFailedError
+from tests.nps_store.language import make_language
 from tests.server.conftest import assert_error, metric, serving, wait_until
 from tests.server.tiny import WORDS, Spec, TinyStore, make_base
 
@@ -288,3 +290,19 @@ def test_a_device_that_is_not_there_is_one_sentence(store):
     with pytest.raises(EngineFailedError, match="device 'nonsense' cannot be used") as refused:
         TorchEngine(store.path, device="nonsense").open()
     assert "\n" not in str(refused.value)
+
+
+def test_a_language_model_is_refused_by_its_name_and_kind(tmp_path):
+    language = make_language(tmp_path, "qwen2")
+    path = tmp_path / "s.nps"
+    compress(language.base, [language.source], path, options=Options(method="exact"))
+    engine = TorchEngine(path)
+    with serving(engine) as client:
+        for name, called in (("task", "task 'task'"), (None, "the base 'base'")):
+            for copy in (False, True):
+                with pytest.raises(UnsupportedTaskError, match="generates text") as refused:
+                    engine.prepare(name, copy=copy)
+                assert str(refused.value).startswith(f"{called} is a Qwen2ForCausalLM, ")
+        response = client.post("/v1/embeddings", json={"model": "task", "input": "red green"})
+        message = assert_error(response, 409, "task.unsupported")
+        assert "Qwen2ForCausalLM" in message

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from formats.errors import NpsError
+from nps_store.errors import UnsupportedTaskError
 from nps_store.modeling import LiveBase, PreparedTask
+from nps_store.modeling.body import is_causal_lm
 from nps_store.store import Store
 from server.engines import Catalog, TaskInfo
 from server.engines.torch.inputs import check_token_ids, encode
@@ -97,7 +99,12 @@ class TorchEngine:
         return catalog
 
     def prepare(self, task: str | None, *, copy: bool = False) -> PreparedTask:
-        """Read, verify and decode a task; no live weight is touched."""
+        """Read, verify and decode a task; no live weight is touched.
+
+        Raises:
+            UnsupportedTaskError: It generates text, or cannot run on this body.
+        """
+        _check_kind(self._store, task)
         return self._live.prepare(task, copy=copy)
 
     def encode(
@@ -151,6 +158,17 @@ def _own(prepared: engines.PreparedTask) -> PreparedTask:
     if not isinstance(prepared, PreparedTask):
         raise TypeError(f"expected a task that this engine prepared, got {type(prepared)!r}")
     return prepared
+
+
+def _check_kind(store: Store, task: str | None) -> None:
+    """Refuse a language model by its configuration, before any of its weights is decoded."""
+    config = store.base.config if task is None else store.task(task).config
+    if is_causal_lm(config):
+        what = f"the base {store.base_name!r}" if task is None else f"task {task!r}"
+        raise UnsupportedTaskError(
+            f"{what} is a {config['architectures'][0]}, which generates text; "
+            "the torch engine serves classifiers and embeddings"
+        )
 
 
 def _check_device(device: str) -> None:
