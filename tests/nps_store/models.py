@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from nps_store.compress import TaskSource
-from tests.server.tiny import WORDS, make_base, save_tokenizer
+from tests.tiny import WORDS, make_base, save_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

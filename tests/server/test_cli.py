@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.server.tiny import Spec, TinyStore
+from tests.tiny import Spec, TinyStore
 
 # The verb alone; the whole command line finds it through its entry point.
 SERVE = "import typer, server.cli; typer.run(server.cli.serve)"

@@ -21,7 +21,7 @@ from server.engines.torch import TorchEngine
 from server.errors import EngineFailedError
 from tests.nps_store.language import make_language
 from tests.server.conftest import assert_error, metric, serving, wait_until
-from tests.server.tiny import WORDS, Spec, TinyStore, make_base
+from tests.tiny import WORDS, Spec, TinyStore, make_base
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.methods import METHODS
 from benchmarks.quality.tasks import FineTune, Loaded, load
-from tests.server.tiny import WORDS, save_tokenizer
+from tests.tiny import WORDS, save_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -27,7 +27,7 @@ from tests.nps_store.models import (
     same,
     weights,
 )
-from tests.server.tiny import save_tokenizer
+from tests.tiny import save_tokenizer
 
 EXACT = Options(method="exact")
 TEXTS = [text for text, _ in corpus(LABELS["five"], 24, seed=8)] + ["a", "library " * 40]
