@@ -1,0 +1,99 @@
+"""What is calibrated: objectives, heads, vectors, grown vocabularies; what data do not serve."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nps_store.compress import Options, TaskSource, compress
+from nps_store.errors import CalibrationError
+from nps_store.evaluate import evaluate_task
+from nps_store.store import Store
+from tests.nps_store.models import LABELS, corpus, edit, grow, weights, write_rows
+
+QUICK = {"evaluations": 10}
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_grown_vocabularies_are_calibrated_and_stored(zoo, tmp_path, embed):
+    task = grow(zoo.dense("two"), tmp_path / "grown", 3)
+    rows = [
+        (f"new{len(text) % 3} {text}", label) for text, label in corpus(LABELS["two"], 40, seed=2)
+    ]
+    data = write_rows(tmp_path / "d.jsonl", rows)
+    (stored,) = compress(zoo.base, [TaskSource("grown", task, data)], tmp_path / "s.nps",
+                         options=Options(keep=0.3, **QUICK), embed_base=embed)  # fmt: skip
+    assert stored.quality.value > 0.5
+    name = "bert.embeddings.word_embeddings.weight"
+    with Store.open(tmp_path / "s.nps") as store:
+        made = store.materialize("grown")[name]
+    wanted = weights(task)[name]
+    assert made.shape == wanted.shape
+    assert made[-3:] == pytest.approx(wanted[-3:], abs=0.02)
+
+
+def test_a_base_without_a_pooler_that_the_task_brings(zoo, tmp_path):
+    """What the base's body lacks is in place while candidates are tried."""
+
+    def drop(tensors):
+        for name in [name for name in tensors if name.startswith("pooler")]:
+            del tensors[name]
+
+    base = edit(zoo.base, tmp_path / "base", drop)
+    (stored,) = compress(base, [zoo.source("two")], tmp_path / "s.nps",
+                         options=Options(method="dither", target=0.7))  # fmt: skip
+    with Store.open(tmp_path / "s.nps") as store:
+        assert store.task("two").meta["method"] == "dither"
+        assert evaluate_task(store, "two", data=zoo.data("two")).stored > 0.8
+    assert stored.quality.value > 0.5
+
+
+def test_a_head_that_the_base_has_takes_part(zoo, tmp_path):
+    task = edit(zoo.dense("two"), tmp_path / "task", lambda t: t["classifier.weight"].mul_(-1))
+    rows = [(text, LABELS["two"][1 - LABELS["two"].index(label)])
+            for text, label in corpus(LABELS["two"], 40, seed=6)]  # fmt: skip
+    data = write_rows(tmp_path / "d.jsonl", rows)
+    (stored,) = compress(zoo.dense("two"), [TaskSource("t", task, data)], tmp_path / "s.nps",
+                         options=Options(method="magnitude", keep=0.01))  # fmt: skip
+    assert stored.quality.value > 0.99
+
+
+@pytest.mark.parametrize("objective", ["distill", "loss", "accuracy"])
+def test_objectives(zoo, tmp_path, objective):
+    (stored,) = compress(zoo.base, [zoo.source("two")], tmp_path / "s.nps",
+                         options=Options(keep=0.1, objective=objective, **QUICK))  # fmt: skip
+    assert stored.quality.measure == "loss"
+    with Store.open(tmp_path / "s.nps") as store:
+        assert store.task("two").meta["objective"] == objective
+
+
+def test_vectors_of_an_embedding_model_are_calibrated(zoo, tmp_path):
+    torch.manual_seed(1)
+    task = edit(zoo.base, tmp_path / "task",
+                lambda t: [v.add_(torch.randn(v.shape) * 0.05) for v in t.values()])  # fmt: skip
+    data = write_rows(tmp_path / "d.jsonl", [(text, None) for text, _ in corpus("a", 30, seed=1)])
+    (stored,) = compress(zoo.base, [TaskSource("t", task, data)], tmp_path / "s.nps",
+                         options=Options(target=0.5, **QUICK))  # fmt: skip
+    assert stored.quality.measure == "distill"
+    assert stored.quality.value > 0.3
+
+
+def test_calibration_that_cannot_be_used(zoo, tmp_path):
+    cases = {
+        "needs": ([("a", None)] * 4, Options(objective="loss")),
+        "at least 2": ([("a", "a")], Options()),
+        "label 'nope'": ([("a", "nope")] * 4, Options()),
+    }
+    for number, (text, (rows, options)) in enumerate(cases.items()):
+        data = write_rows(tmp_path / f"{number}.jsonl", rows)
+        with pytest.raises(CalibrationError, match=text):
+            compress(zoo.base, [TaskSource("two", zoo.dense("two"), data)], tmp_path / "s.nps",
+                     options=options)  # fmt: skip
+    assert not (tmp_path / "s.nps").exists()
+
+
+def test_two_examples_suffice(zoo, tmp_path):
+    data = write_rows(tmp_path / "d.jsonl", corpus(LABELS["two"], 2, seed=0))
+    (stored,) = compress(zoo.base, [TaskSource("two", zoo.dense("two"), data)],
+                         tmp_path / "s.nps", options=Options(keep=0.1, **QUICK))  # fmt: skip
+    assert stored.quality.n_examples >= 1
