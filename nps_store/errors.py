@@ -114,7 +114,7 @@ class ModelLoadError(NpsError, RuntimeError):
 
 
 class UnrelatedModelError(NpsError, ValueError):
-    """The task shares no weights' names with the base."""
+    """The task is no fine-tune of the base: its weights have other names, or nothing in common."""
 
     id = "model.unrelated"
     exit_code = 44

@@ -50,6 +50,29 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     return rows
 
 
+def class_indices(rows: Sequence[Row], labels: Sequence[str], *, where: str) -> list[int] | None:
+    """Class of each row, or None where not every row has a label.
+
+    Args:
+        rows: The examples.
+        labels: Label of each class of the head.
+        where: What the rows are of, for the error.
+
+    Raises:
+        CalibrationError: A label is none of the head's (names the line and the label).
+    """
+    if any(row.label is None for row in rows):
+        return None
+    known = {label: index for index, label in enumerate(labels)}
+    for row in rows:
+        if row.label not in known:
+            raise CalibrationError(
+                f"{where}: line {row.line}: label {row.label!r} is none of the head's: expected "
+                f"one of {', '.join(map(repr, labels))}"
+            )
+    return [known[str(row.label)] for row in rows]
+
+
 def split_rows(rows: Sequence[Row], shares: Sequence[float], *, seed: int) -> list[list[Row]]:
     """Disjoint random parts of the given shares, in a reproducible order.
 

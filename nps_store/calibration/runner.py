@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nps_store.calibration.data import class_indices
 from nps_store.calibration.losses import Losses, Measure, class_losses, vector_losses
 from nps_store.calibration.tokens import TopTokens, token_losses
 from nps_store.errors import CalibrationError
@@ -59,16 +60,10 @@ class Examples:
                         f"{where}: line {row.line}: text {row.text!r} has no token to predict; "
                         "expected at least two tokens"
                     )
-        labels = None
-        if shell.kind == "classify" and all(row.label is not None for row in rows):
-            known = {label: index for index, label in enumerate(shell.labels)}
-            unknown = sorted({str(row.label) for row in rows if row.label not in known})
-            if unknown:
-                raise CalibrationError(
-                    f"{where}: label {unknown[0]!r} is none of the head's: expected one of "
-                    f"{', '.join(map(repr, shell.labels))}"
-                )
-            labels = torch.tensor([known[str(row.label)] for row in rows], dtype=torch.int64)
+        classes = None
+        if shell.kind == "classify":
+            classes = class_indices(rows, shell.labels, where=where)
+        labels = None if classes is None else torch.tensor(classes, dtype=torch.int64)
         return cls(ids, labels, n_truncated)
 
     def __len__(self) -> int:

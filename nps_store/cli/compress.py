@@ -85,6 +85,7 @@ def document(schema: str, store: Path, stored: Sequence[Stored]) -> dict[str, An
                 "keep": task.keep,
                 "target": task.target,
                 "quality": None if task.quality is None else task.quality.to_json(),
+                "n_truncated": task.n_truncated,
                 "seconds": round(task.seconds, 3),
             }
             for task in stored

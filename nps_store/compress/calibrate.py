@@ -41,6 +41,10 @@ class Part:
     dense: Losses
     base: Losses
 
+    def gain(self, measure: Measure) -> float:
+        """What the fine-tune gains over the base."""
+        return float(self.base.of(measure).mean() - self.dense.of(measure).mean())
+
 
 class Calibration:
     """The live model of one fine-tune on its calibration rows.
@@ -50,14 +54,17 @@ class Calibration:
 
     Attributes:
         measure: What the quality is measured in: the loss where every row has a label (a language
-            model's text is its own), else KL.
+            model's text is its own) and the fine-tune gains by it, else KL.
+        lacks_gain: Whether there are labels by which the base is no worse than the fine-tune.
+        n_truncated: Texts that were longer than the model's limit.
     """
 
     def __init__(self, fine_tune: FineTune, rows: list[Row], options: Options) -> None:
         """Load the base's body, run base and dense fine-tune once on all rows.
 
         Raises:
-            CalibrationError: Too few rows, or labels that the head lacks.
+            CalibrationError: Too few rows, labels that the head lacks, or an objective by which the
+                base is as good as the fine-tune.
             UnsupportedTaskError: The model can be stored, but not run here.
         """
         if len(rows) < 2:
@@ -85,13 +92,24 @@ class Calibration:
             Part(*part) for part in zip(runners, dense, base, strict=True)
         )
         has_labels = all(losses.loss is not None for losses in base)
-        self.measure: Measure = "loss" if has_labels else "distill"
+        self.lacks_gain = has_labels and not all(
+            part.gain("loss") > 0 for part in (self._checked, self._measured)
+        )
+        self.measure: Measure = "loss" if has_labels and not self.lacks_gain else "distill"
         if any(getattr(losses, options.objective) is None for losses in base):
             raise CalibrationError(
                 f"task {fine_tune.name!r}: objective {options.objective!r} needs a label on every "
                 "calibration row; use distill"
             )
         self._search_losses = self._losses(self._search)
+        if self._search.gain(options.objective) <= 0:
+            dense_loss, base_loss = (float(losses.mean()) for losses in self._search_losses)
+            raise CalibrationError(
+                f"task {fine_tune.name!r}: on the calibration data, objective "
+                f"{options.objective!r} is {base_loss:.4g} for the base and {dense_loss:.4g} for "
+                "the fine-tune, so it cannot tell a good selection from a bad one; give other "
+                "data or another --objective"
+            )
 
     def loss(self, selection: Selection) -> float:
         """Share of the gain lost on the search rows, in the objective's own measure."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ from nps_store.compress.rate import choose
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nps_store.calibration import Quality, Row
+    from nps_store.calibration import Quality
+    from nps_store.compress.admission import Job
     from nps_store.compress.encode import Encoded
     from nps_store.compress.fine_tune import FineTune
     from nps_store.compress.options import Options, Progress
@@ -38,6 +39,7 @@ class Stored:
         keep: Kept fraction; 1 where everything is.
         quality: Measured from the written file; None without calibration data.
         target: The target asked, or None.
+        n_truncated: Calibration texts that were longer than the model's limit.
         seconds: Wall time.
     """
 
@@ -47,16 +49,8 @@ class Stored:
     keep: float
     quality: Quality | None
     target: float | None
+    n_truncated: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class Job:
-    """A checked task source."""
-
-    fine_tune: FineTune
-    rows: list[Row] | None
-    source_hash: str
 
 
 @dataclass(frozen=True)
@@ -83,12 +77,21 @@ def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> De
     start = time.perf_counter()
     fine_tune = job.fine_tune
     found, calibration, choice = None, None, None
-    if job.rows is not None and options.method != "exact":
+    if job.is_equal and options.method != "exact":
+        progress.note(fine_tune.name, _without_delta(fine_tune))
+        options = _for_nothing(options)
+    elif job.rows is not None and options.method != "exact":
         progress.stage(fine_tune.name, "load")
         calibration = Calibration(fine_tune, job.rows, options)
         if calibration.n_truncated:
             progress.note(
                 fine_tune.name, f"{calibration.n_truncated} calibration texts were cut to length"
+            )
+        if calibration.lacks_gain:
+            progress.note(
+                fine_tune.name,
+                "by the labels of the calibration data the base is no worse than the fine-tune; "
+                "quality is how well the fine-tune's own outputs are kept",
             )
     if options.method != "exact":
         progress.stage(fine_tune.name, "search")
@@ -117,6 +120,7 @@ def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> De
         keep=1.0 if found is None else found.selection.n_kept / max(found.selection.pool.numel, 1),
         quality=quality,
         target=None if choice is None else choice.target,
+        n_truncated=0 if calibration is None else calibration.n_truncated,
         seconds=time.perf_counter() - start,
     )
     meta = {
@@ -134,6 +138,18 @@ def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> De
         **_search_record(found, calibration, options, choice),
     }
     return Decision(fine_tune, found, meta, stored)
+
+
+def _for_nothing(options: Options) -> Options:
+    """What to ask where the task vector is zero: no target could be measured, all of it is kept."""
+    keep = 1.0 if options.max_nbytes is None else None
+    return replace(options, target=None, keep=keep)
+
+
+def _without_delta(fine_tune: FineTune) -> str:
+    own = len(fine_tune.alignment.new) + len(fine_tune.alignment.grown)
+    rest = f"only what the base lacks is stored ({own} tensors)" if own else "nothing is stored"
+    return f"its weights equal the base's, the delta takes 0 bytes: {rest}"
 
 
 def _search_record(

@@ -11,24 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formats.canonical import MAX_NAME_NBYTES
 from formats.container import Container
 from formats.writer import ContainerWriter
-from nps_store.calibration import read_rows
 from nps_store.checkpoint import Checkpoint
-from nps_store.compress.decision import Decision, Job, Stored, decide
-from nps_store.compress.fine_tune import FineTune
+from nps_store.compress.admission import admit, taken_name
+from nps_store.compress.decision import Decision, Stored, decide
 from nps_store.compress.options import Options, Progress, Silent, TaskSource
 from nps_store.compress.writing import TaskSink
-from nps_store.errors import BadOptionError, CalibrationError, StoreExistsError, TaskExistsError
-from nps_store.modeling.body import is_causal_lm
+from nps_store.errors import BadOptionError, StoreExistsError
 from nps_store.store import Store
 from nps_store.task import task_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from nps_store.sources import BaseSource
 
 
 def compress(
@@ -67,7 +62,7 @@ def compress(
         raise BadOptionError(f"{out.parent}: may not be written to; choose another place")
     source = Checkpoint(base)
     options, listener = options or Options(), progress or Silent()
-    jobs = _check(source, tasks, options, taken=(), progress=listener)
+    jobs = admit(source, tasks, options, taken=(), progress=listener)
     sink = TaskSink.of(source)
     decided = [decide(job, sink, options, listener) for job in jobs]
     with ContainerWriter.create(out, overwrite=overwrite) as writer:
@@ -109,14 +104,14 @@ def add(
     options, listener = options or Options(), progress or Silent()
     with Store.open(path, base=base) as store:
         taken = () if replace else store.tasks
-        jobs = _check(store.base, tasks, options, taken=taken, progress=listener)
+        jobs = admit(store.base, tasks, options, taken=taken, progress=listener)
         sink = TaskSink(store.base, store.base_tensors)
         decided = [decide(job, sink, options, listener) for job in jobs]
         with ContainerWriter.open(path) as writer:
             for task in decided:
                 if task.stored.name in writer.tasks:
                     if not replace:
-                        raise _taken(task.stored.name)
+                        raise taken_name(task.stored.name)
                     writer.remove_task(task.stored.name)
             _write(writer, sink, decided)
     return _as_written(path, decided)
@@ -140,48 +135,3 @@ def _as_written(path: str | os.PathLike[str], decided: Sequence[Decision]) -> li
             replace(task.stored, nbytes=task_nbytes(container, task.stored.name))
             for task in decided
         ]
-
-
-def _taken(name: str) -> TaskExistsError:
-    return TaskExistsError(f"task {name!r} is in the store; use --replace to replace it")
-
-
-def _check(
-    base: BaseSource,
-    tasks: Sequence[TaskSource],
-    options: Options,
-    *,
-    taken: Sequence[str],
-    progress: Progress,
-) -> list[Job]:
-    """Everything that can be refused before work begins."""
-    names = [task.name for task in tasks]
-    for name in names:
-        if not 0 < len(name.encode(errors="replace")) <= MAX_NAME_NBYTES or not name.isprintable():
-            raise BadOptionError(
-                f"task name {name!r}: expected 1 to {MAX_NAME_NBYTES} bytes of printable text"
-            )
-        if names.count(name) > 1:
-            raise TaskExistsError(f"task {name!r} is named twice; task names must differ")
-        if name in taken:
-            raise _taken(name)
-    jobs = []
-    for task in tasks:
-        progress.stage(task.name, "check")
-        fine_tune = FineTune(task.name, Checkpoint(task.directory), base, dtype=options.dtype)
-        rows = None if task.calibration is None else read_rows(task.calibration)
-        if rows is None and options.target is not None:
-            raise BadOptionError(
-                f"--target needs data to measure on: give --calib {task.name}=FILE.jsonl, "
-                "or ask for --keep or --max-bytes"
-            )
-        own_label = options.objective == "loss" and is_causal_lm(fine_tune.checkpoint.config)
-        if rows is not None and options.objective != "distill" and not own_label:
-            unlabelled = [number for number, row in enumerate(rows, 1) if row.label is None]
-            if unlabelled:
-                raise CalibrationError(
-                    f"{task.calibration}: example {unlabelled[0]} has no label, which objective "
-                    f"{options.objective!r} needs; use --objective distill"
-                )
-        jobs.append(Job(fine_tune, rows, fine_tune.hash()))
-    return jobs

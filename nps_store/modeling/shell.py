@@ -64,7 +64,7 @@ class Shell:
         self._check_body()
         if architecture.endswith("ForSequenceClassification"):
             self.kind: Kind = "classify"
-            self.labels = _labels(self.config)
+            self.labels = labels_of(self.config)
             self._model = self._around(architecture)
         elif is_causal_lm(config):
             self.kind = "generate"
@@ -183,7 +183,8 @@ class Shell:
         return made
 
 
-def _labels(config: PretrainedConfig) -> list[str]:
+def labels_of(config: PretrainedConfig) -> list[str]:
+    """Label of each class of a classifier, as its configuration names them."""
     names = {int(index): str(label) for index, label in (config.id2label or {}).items()}
     return [names.get(index, f"LABEL_{index}") for index in range(config.num_labels or 0)]
 

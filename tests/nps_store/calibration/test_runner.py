@@ -40,8 +40,8 @@ def test_outputs_are_those_of_the_dense_model(model, zoo, monkeypatch, budget):
 
 
 def test_a_label_that_the_head_lacks_is_named(model):
-    with pytest.raises(CalibrationError, match=r"data\.jsonl: label 'nope' is none of the head's"):
-        Examples.of([*ROWS, Row("a", "nope")], *model, where="data.jsonl")
+    with pytest.raises(CalibrationError, match=r"data\.jsonl: line 7: label 'nope' is none of"):
+        Examples.of([*ROWS, Row("a", "nope", 7)], *model, where="data.jsonl")
 
 
 def test_labels_count_only_where_every_row_has_one(model):

@@ -9,6 +9,7 @@ from nps_store.compress import Options, TaskSource, compress
 from nps_store.errors import CalibrationError
 from nps_store.evaluate import evaluate_task
 from nps_store.store import Store
+from tests.nps_store.compress.notes import Notes
 from tests.nps_store.models import LABELS, corpus, edit, grow, weights, write_rows
 
 QUICK = {"evaluations": 10}
@@ -97,3 +98,46 @@ def test_two_examples_suffice(zoo, tmp_path):
     (stored,) = compress(zoo.base, [TaskSource("two", zoo.dense("two"), data)],
                          tmp_path / "s.nps", options=Options(keep=0.1, **QUICK))  # fmt: skip
     assert stored.quality.n_examples >= 1
+
+
+def test_an_objective_that_cannot_tell_anything_is_refused(zoo, tmp_path):
+    """Fine-tune and base answer alike: every selection would look perfect."""
+    word = corpus(LABELS["two"], 1, seed=0)[0][0].split()[0]
+    data = write_rows(tmp_path / "d.jsonl", [(word, None)] * 8)
+    unused = edit(zoo.base, tmp_path / "task",
+                  lambda t: t["embeddings.word_embeddings.weight"][4].add_(1))  # fmt: skip
+    alike = r"objective 'distill' is (\S+) for the base and \1 for the fine-tune, so it cannot tell"
+    with pytest.raises(CalibrationError, match=alike):
+        compress(zoo.base, [TaskSource("unused", unused, data)], tmp_path / "s.nps",
+                 options=Options(keep=0.1, **QUICK))  # fmt: skip
+    assert not (tmp_path / "s.nps").exists()
+
+
+def test_labels_by_which_the_fine_tune_gains_nothing(zoo, tmp_path):
+    """All labels are wrong: the loss cannot be searched by, but outputs can be kept."""
+    rows = [(text, LABELS["two"][1 - LABELS["two"].index(label)])
+            for text, label in corpus(LABELS["two"], 60, seed=6)]  # fmt: skip
+    source = TaskSource("two", zoo.dense("two"), write_rows(tmp_path / "d.jsonl", rows))
+    for objective in ("loss", "accuracy"):
+        with pytest.raises(CalibrationError, match=f"objective '{objective}' is"):
+            compress(zoo.base, [source], tmp_path / "s.nps",
+                     options=Options(keep=0.1, objective=objective, **QUICK))  # fmt: skip
+    notes = Notes()
+    (stored,) = compress(zoo.base, [source], tmp_path / "s.nps",
+                         options=Options(keep=0.1, **QUICK), progress=notes)  # fmt: skip
+    assert "the base is no worse than the fine-tune" in notes.notes[0]
+    assert stored.quality.measure == "distill"
+    assert 0 < stored.quality.value <= 1
+
+
+def test_texts_beyond_the_models_limit_are_cut_and_counted(zoo, tmp_path):
+    rows = corpus(LABELS["two"], 30, seed=4)
+    rows[7] = ("tool " * 400, "tool")
+    rows[20] = ("a " * 31, "a")
+    data = write_rows(tmp_path / "d.jsonl", rows)
+    notes = Notes()
+    (stored,) = compress(zoo.base, [TaskSource("two", zoo.dense("two"), data)],
+                         tmp_path / "s.nps", options=Options(keep=0.1, **QUICK),
+                         progress=notes)  # fmt: skip
+    assert stored.n_truncated == 2
+    assert "two: 2 calibration texts were cut to length" in notes.notes
