@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from formats.checksum import hexdigest
 from formats.codecs import zstd
 from formats.errors import named
-from formats.layout import SLOT_OFFSETS, TRAILER, RootPointer, pack_slot, pack_trailer
+from formats.layout import (
+    SLOT_OFFSETS,
+    TRAILER,
+    RootPointer,
+    features_of,
+    pack_slot,
+    pack_trailer,
+)
 from formats.sections import SectionRef, aligned
 
 if TYPE_CHECKING:
@@ -33,6 +40,11 @@ class Appender:
         self._path = path
         self._superblock = superblock
         self.position = position
+
+    @property
+    def features(self) -> int:
+        """Feature bits that the file was created with."""
+        return features_of(self._superblock)
 
     def align(self) -> int:
         """Moves to the next aligned offset and returns it; the gap reads as zeros."""

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from formats.codecs import bitmap, packing, planes, rice, signs, zstd
+from formats.codecs import bitmap, packing, planes, ranked, rice, signs, zstd
 from formats.dtypes import raw_dtype
-from formats.errors import CorruptStreamError
+from formats.errors import CorruptStreamError, InvalidStateError
 from formats.records import DenseBits, DenseLevels, Record, SparseLevels, SparseValues, XorBits
 
 if TYPE_CHECKING:
@@ -26,13 +26,20 @@ class _Chunks:
     """The chunks of one record, decompressed to their known sizes."""
 
     def __init__(
-        self, entry: RecordEntry, payload: Mapping[str, Buffer], *, numel: int, dtype: str
+        self,
+        entry: RecordEntry,
+        payload: Mapping[str, Buffer],
+        *,
+        numel: int,
+        dtype: str,
+        seed: int | None,
     ) -> None:
         self._entry = entry
         self._payload = payload
         self._codecs = {chunk.stream: chunk.codec for chunk in entry.chunks}
         self._numel = numel
         self._dtype = dtype
+        self.seed = seed if entry.is_ranked else None
 
     def __contains__(self, stream: str) -> bool:
         return stream in self._codecs
@@ -60,6 +67,11 @@ class _Chunks:
     def positions(self, n_kept: int) -> NDArray[np.int64]:
         if "bitmap" in self:
             positions = bitmap.decode(self.raw("bitmap"), self._numel, n_kept)
+        elif "ranks" in self:
+            if self.seed is None:
+                raise InvalidStateError("ranked positions are decoded with the seed of the tensor")
+            coded = self.raw("segments"), self.raw("ranks")
+            positions = ranked.decode(*coded, self._numel, n_kept, self.seed)
         else:
             positions = rice.decode(self.raw("blocks"), self.raw("gaps"), self._numel, n_kept)
         return _frozen(positions)
@@ -72,7 +84,12 @@ class _Chunks:
 
 
 def decode_record(
-    entry: RecordEntry, payload: Mapping[str, Buffer], *, numel: int, dtype: str
+    entry: RecordEntry,
+    payload: Mapping[str, Buffer],
+    *,
+    numel: int,
+    dtype: str,
+    seed: int | None = None,
 ) -> Record:
     """Decodes the record that ``entry`` describes; its arrays are read-only.
 
@@ -81,12 +98,14 @@ def decode_record(
         payload: Stored bytes of every chunk by stream; raw ones are aliased, not copied.
         numel: Elements that the record covers.
         dtype: Of the tensor.
+        seed: Of its dither; ranked positions need it.
 
     Raises:
         CompressedFrameError: A frame is malformed or of another size.
         CorruptStreamError: A codec met something that it can not have written.
+        InvalidStateError: Positions are ranked and there is no seed.
     """
-    chunks = _Chunks(entry, payload, numel=numel, dtype=dtype)
+    chunks = _Chunks(entry, payload, numel=numel, dtype=dtype, seed=seed)
     n_kept = entry.n_kept or 0
     low, high = entry.level_range or (0, 0)
     match entry.kind:
@@ -99,11 +118,19 @@ def decode_record(
             if (levels == 128).any():
                 raise CorruptStreamError("level +128 does not exist")
             return SparseLevels(
-                numel, chunks.positions(n_kept), _frozen(levels.astype(np.int8)), chunks.scales()
+                numel,
+                chunks.positions(n_kept),
+                _frozen(levels.astype(np.int8)),
+                chunks.scales(),
+                chunks.seed,
             )
         case "sparse_values":
             return SparseValues(
-                numel, chunks.positions(n_kept), chunks.elements("values"), chunks.dtype
+                numel,
+                chunks.positions(n_kept),
+                chunks.elements("values"),
+                chunks.dtype,
+                chunks.seed,
             )
         case "dense_levels":
             levels = packing.decode(chunks.raw("levels"), numel, low, high)

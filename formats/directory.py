@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from formats.attachments import FileRef, files_from_json, files_to_json
 from formats.base import BaseTensor, check_unique, tensors_from_json
-from formats.canonical import JSON, as_int, as_list, as_object, as_str, closed
+from formats.canonical import JSON, as_int, as_list, as_name, as_object, as_str, closed
+from formats.dither import tensor_seed
 from formats.dtypes import itemsize
 from formats.encoding import STREAMS
 from formats.errors import (
@@ -42,6 +43,7 @@ class TaskDirectory:
         files: Attached files by file name.
         meta: Calibration, measured quality and anything else.
         streams: Sections of every stream in order; offsets count from the extent's start.
+        dither: Names the random numbers by which positions are coded, None if none are.
     """
 
     name: str
@@ -52,6 +54,13 @@ class TaskDirectory:
     files: Mapping[str, FileRef] = field(default_factory=dict)
     meta: Mapping[str, JSON] = field(default_factory=dict)
     streams: Mapping[str, tuple[SectionRef, ...]] = field(default_factory=dict)
+    dither: str | None = None
+
+    def seed(self, entry: TensorEntry, base: Sequence[BaseTensor]) -> int | None:
+        """Seed of a tensor's random numbers, if there are any."""
+        if self.dither is None or entry.base is None:
+            return None
+        return tensor_seed(self.dither, base[entry.base].name)
 
     def sections(self) -> Iterator[tuple[str, SectionRef]]:
         """All sections with the name of their stream, by offset."""
@@ -64,7 +73,8 @@ class TaskDirectory:
         Raises:
             DuplicateNameError: Two tensors of the task have one name.
             UnknownEncodingError: The task's dtype is unknown.
-            MalformedIndexError: An absent tensor is out of range, out of order or in use.
+            MalformedIndexError: An absent tensor is out of range, out of order or in use, or
+                positions are coded by random numbers that are not named.
         """
         if self.dtype is not None:
             itemsize(self.dtype)
@@ -77,6 +87,10 @@ class TaskDirectory:
                 where=f"task {self.name!r}",
                 actual=self.absent[:8],
             )
+        if self.dither is None and any(
+            entry.record is not None and entry.record.is_ranked for entry in self.tensors
+        ):
+            raise MalformedIndexError("ranked positions need dither", where=f"task {self.name!r}")
         unchanged = derived.union(self.absent)
         names = [entry.name for entry in self.tensors]
         names += [self.prefix + t.name for i, t in enumerate(base) if i not in unchanged]
@@ -108,7 +122,7 @@ class TaskDirectory:
 
     def to_json(self, base: Sequence[BaseTensor]) -> JSON:
         """The directory document."""
-        return {
+        fields: dict[str, JSON] = {
             "name": self.name,
             "prefix": self.prefix,
             "dtype": self.dtype,
@@ -120,6 +134,9 @@ class TaskDirectory:
                 stream: [ref.to_json() for ref in refs] for stream, refs in self.streams.items()
             },
         }
+        if self.dither is not None:
+            fields["dither"] = self.dither
+        return fields
 
     @classmethod
     def from_json(cls, value: JSON, *, name: str, base: Sequence[BaseTensor]) -> TaskDirectory:
@@ -130,7 +147,7 @@ class TaskDirectory:
         """
         where = f"task {name!r}"
         keys = ("name", "prefix", "dtype", "tensors", "absent", "files", "meta", "streams")
-        fields = closed(value, where, required=keys)
+        fields = closed(value, where, required=keys, optional=("dither",))
         if fields["name"] != name:
             raise MalformedIndexError(
                 "directory of another task", expected=repr(name), actual=repr(fields["name"])
@@ -152,6 +169,7 @@ class TaskDirectory:
             files_from_json(fields["files"], f"{where} files"),
             as_object(fields["meta"], f"{where} meta"),
             _streams(fields["streams"], where),
+            as_name(fields["dither"], f"{where} dither") if "dither" in fields else None,
         )
         directory.check(base)
         return directory

@@ -79,6 +79,22 @@ def offsets(seed: int, block: int, *, n: int) -> NDArray[np.uint16]:
     return x
 
 
+def ranks_of(seed: int, positions: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """uint16[n] ranks, each within its block, of scattered positions of a flat tensor."""
+    x = positions.astype(np.uint16)  # the low 16 bits are the offset
+    permute_(x, keys(seed, positions >> 16))
+    return x
+
+
+def positions_of(
+    seed: int, blocks: NDArray[np.int64], ranks: NDArray[np.uint16]
+) -> NDArray[np.int64]:
+    """int64[n] flat positions of scattered ranks of blocks, the inverse of :func:`ranks_of`."""
+    x = ranks.copy()
+    unpermute_(x, keys(seed, blocks))
+    return (blocks << 16) + x
+
+
 def keys(seed: int, blocks: NDArray[np.integer]) -> NDArray[np.uint16]:
     """Constants of the permutations of some blocks.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from formats.codecs import bitmap, packing, planes, rice, signs, zstd
+from formats.codecs import bitmap, packing, planes, ranked, rice, signs, zstd
 from formats.encoding import Chunk, RecordEntry
 from formats.records import DenseBits, DenseLevels, Record, SparseLevels, SparseValues, XorBits
 
@@ -41,14 +41,14 @@ def encode_record(record: Record, *, dtype: str) -> tuple[RecordEntry, dict[str,
             kind, n_kept = "sparse_levels", record.positions.size
             magnitudes = np.abs(record.levels.astype(np.int16))
             level_range = (1, int(magnitudes.max(initial=1)))
-            payload = _encode_index(record.positions, record.numel)
+            payload = _encode_index(record.positions, record.numel, record.seed)
             payload["signs"] = _smaller(signs.encode(record.levels))
             if level_range != (1, 1):
                 payload["magnitudes"] = ("raw", packing.encode(magnitudes, *level_range))
             payload["scales"] = _scales(record.scales)
         case SparseValues():
             kind, n_kept, value_dtype = "sparse_values", record.positions.size, record.dtype
-            payload = _encode_index(record.positions, record.numel)
+            payload = _encode_index(record.positions, record.numel, record.seed)
             payload["values"] = _elements(record.values)
         case DenseLevels():
             kind, levels = "dense_levels", record.levels
@@ -75,18 +75,25 @@ def encode_record(record: Record, *, dtype: str) -> tuple[RecordEntry, dict[str,
     return entry, {stream: data for stream, (_, data) in payload.items()}
 
 
-def _encode_index(positions: NDArray[np.int64], numel: int) -> Payload:
-    """The smallest of Rice-coded gaps, bitmap and compressed bitmap."""
-    bitmap_nbytes = bitmap.bitmap_nbytes(numel)
-    coded = rice.encode(positions, numel)
-    rice_nbytes = bitmap_nbytes + 1 if coded is None else sum(map(len, coded))
+def _encode_index(positions: NDArray[np.int64], numel: int, seed: int | None) -> Payload:
+    """The smallest of Rice-coded gaps, ranks, bitmap and compressed bitmap."""
+    coded: list[Payload] = []
+    gaps = rice.encode(positions, numel)
+    if gaps is not None:
+        coded.append({"blocks": ("raw", gaps[0]), "gaps": ("raw", gaps[1])})
+    if seed is not None:
+        segments, ranks = ranked.encode(positions, numel, seed)
+        coded.append({"segments": ("raw", segments), "ranks": ("raw", ranks)})
     # A bitmap of scattered bits compresses worse than gaps; one that gaps do not halve may not.
-    if coded is not None and 2 * rice_nbytes <= bitmap_nbytes:
-        return {"blocks": ("raw", coded[0]), "gaps": ("raw", coded[1])}
-    codec, packed = _smaller(bitmap.encode(positions, numel), level=FAST_LEVEL)
-    if coded is not None and rice_nbytes <= len(packed):
-        return {"blocks": ("raw", coded[0]), "gaps": ("raw", coded[1])}
-    return {"bitmap": (codec, packed)}
+    bitmap_nbytes = bitmap.bitmap_nbytes(numel)
+    if all(2 * _nbytes(payload) > bitmap_nbytes for payload in coded):
+        codec, packed = _smaller(bitmap.encode(positions, numel), level=FAST_LEVEL)
+        coded.append({"bitmap": (codec, packed)})
+    return min(coded, key=_nbytes)
+
+
+def _nbytes(payload: Payload) -> int:
+    return sum(len(data) for _, data in payload.values())
 
 
 def _smaller(raw: bytes, *, level: int = zstd.LEVEL) -> tuple[str, bytes]:

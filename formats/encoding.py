@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from formats.canonical import JSON, as_int, as_list, as_str, closed
-from formats.codecs import bitmap, packing, rice, signs
+from formats.codecs import bitmap, packing, rice, segments, signs
 from formats.dtypes import itemsize
 from formats.errors import MalformedIndexError, SizeMismatchError, UnknownEncodingError
 
@@ -17,6 +17,8 @@ STREAMS = (
     "blocks",
     "gaps",
     "bitmap",
+    "segments",
+    "ranks",
     "signs",
     "magnitudes",
     "levels",
@@ -24,13 +26,15 @@ STREAMS = (
     "values",
     "bits",
 )
-SECTION_COMPRESSED = frozenset({"blocks", "magnitudes", "scales"})
+SECTION_COMPRESSED = frozenset({"blocks", "segments", "magnitudes", "scales"})
 """Streams that are compressed as whole sections, because their chunks are small."""
 
 CHUNK_CODECS = {
     "blocks": ("raw",),
     "gaps": ("raw",),
     "bitmap": ("raw", "zstd"),
+    "segments": ("raw",),
+    "ranks": ("raw",),
     "signs": ("raw", "zstd"),
     "magnitudes": ("raw",),
     "levels": ("raw", "zstd"),
@@ -76,11 +80,18 @@ class RecordEntry:
         return sum(chunk.nbytes for chunk in self.chunks)
 
     @property
+    def is_ranked(self) -> bool:
+        """Whether positions are coded in the order of their dither."""
+        return any(chunk.stream == "ranks" for chunk in self.chunks)
+
+    @property
     def encoding(self) -> str:
         """For people: kind and index, as in ``sparse_levels/rice``."""
         if self.kind not in SPARSE_KINDS:
             return self.kind
         streams = {chunk.stream: chunk for chunk in self.chunks}
+        if self.is_ranked:
+            return f"{self.kind}/ranked"
         if "gaps" in streams:
             return f"{self.kind}/rice"
         suffix = "" if streams["bitmap"].codec == "raw" else "+zstd"
@@ -148,7 +159,7 @@ class RecordEntry:
             self._check_chunk(chunk, numel=numel, rows=rows, dtype=dtype)
 
     def raw_nbytes(self, stream: str, *, numel: int, dtype: str) -> int:
-        """Decoded bytes of a chunk whose size follows from counts (not ``gaps``, ``scales``)."""
+        """Decoded bytes of a chunk whose size follows from counts."""
         count = numel if self.n_kept is None else self.n_kept
         low, high = self.level_range or (0, 0)
         match stream:
@@ -175,12 +186,16 @@ class RecordEntry:
                 return (("levels", "scales"),)
             case _:
                 return (("bits",),)
-        return (("blocks", "gaps", *rest), ("bitmap", *rest))
+        indices = (("blocks", "gaps"), ("bitmap",), ("segments", "ranks"))
+        return tuple((*index, *rest) for index in indices)
 
     def _check_chunk(self, chunk: Chunk, *, numel: int, rows: int, dtype: str) -> None:
-        if chunk.stream == "gaps":
+        if chunk.stream in ("gaps", "ranks"):
             return
-        if chunk.stream == "scales":
+        if chunk.stream == "segments":
+            expected = [segments.N_BUCKETS]
+            fits = chunk.nbytes <= segments.N_BUCKETS
+        elif chunk.stream == "scales":
             expected = [4] if rows == 1 else [4, 4 * rows]
             fits = chunk.nbytes in expected
         else:

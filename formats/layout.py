@@ -21,8 +21,10 @@ from formats.sections import ALIGNMENT, aligned
 
 MAGIC = b"\x89NPS\r\n\x1a\n"
 TRAILER_MAGIC = b"NPSTRAIL"
-MAJOR, MINOR = 1, 0
-KNOWN_FEATURES = 0
+MAJOR, MINOR = 1, 1
+RANKED = 1 << 0
+"""Feature: positions may be coded by their dither (FORMAT.md 5.2)."""
+KNOWN_FEATURES = RANKED
 
 SUPERBLOCK = struct.Struct("<8sHHIQ16s")
 SLOT = struct.Struct("<QQQ16sQ16s")
@@ -107,6 +109,12 @@ def check_superblock(data: bytes) -> None:
             actual=f"feature bits {bits}",
             hint="use a newer release",
         )
+
+
+def features_of(superblock: bytes) -> int:
+    """Feature bits of a superblock that was checked."""
+    features: int = SUPERBLOCK.unpack(superblock)[4]
+    return features
 
 
 def pack_slot(pointer: RootPointer, superblock: bytes) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from formats.append import Appender
 from formats.errors import named
-from formats.layout import DATA_OFFSET, RootPointer, pack_superblock
+from formats.layout import DATA_OFFSET, KNOWN_FEATURES, RootPointer, pack_superblock
 from formats.lock import open_locked
 
 PART_SUFFIX = ".part"
@@ -32,7 +32,7 @@ class NewFile:
         self._part = path + PART_SUFFIX
         self._is_published = False
         self.fd = open_locked(self._part, flags=os.O_CREAT, timeout_s=timeout_s)
-        superblock = pack_superblock()
+        superblock = pack_superblock(features=KNOWN_FEATURES)
         self.appender = Appender(self.fd, superblock, DATA_OFFSET, path=path)
         try:
             with named(path):

@@ -31,12 +31,16 @@ class SparseLevels:
         positions: int64[n], strictly increasing.
         levels: int8[n], never zero.
         scales: float32[1], or float32[rows] with one scale per index of dimension 0.
+        seed: Of the dither (:func:`formats.dither.tensor_seed`) that the positions were selected
+            with, if they were. Writers may then code them by it, which takes a third of the bits;
+            what was coded so has its seed when it is read.
     """
 
     numel: int
     positions: NDArray[np.int64]
     levels: NDArray[np.int8]
     scales: NDArray[np.float32]
+    seed: int | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,12 +52,14 @@ class SparseValues:
         positions: int64[n], strictly increasing.
         values: Raw bits of the values, uint[n].
         dtype: What the raw bits mean.
+        seed: As in :class:`SparseLevels`.
     """
 
     numel: int
     positions: NDArray[np.int64]
     values: NDArray[np.unsignedinteger]
     dtype: str
+    seed: int | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -101,8 +107,10 @@ def check_record(record: Record) -> None:
             if np.count_nonzero(record.levels) != record.levels.size:
                 raise InvalidRecordError("a kept level is zero")
             _check_scales(record.scales)
+            _check_seed(record.seed)
         case SparseValues():
             _check_positions(record.positions, record.numel)
+            _check_seed(record.seed)
             _check_array("values", record.values, raw_dtype(record.dtype), record.positions.size)
         case DenseLevels():
             _check_array("levels", record.levels, np.dtype(np.int8), record.numel)
@@ -158,3 +166,8 @@ def _check_scales(scales: NDArray[np.float32]) -> None:
     _check_array("scales", scales, np.dtype(np.float32), scales.size)
     if not np.isfinite(scales).all():
         raise InvalidRecordError("a scale is not finite")
+
+
+def _check_seed(seed: int | None) -> None:
+    if seed is not None and not 0 <= seed < 1 << 64:
+        raise InvalidRecordError("seed out of range", expected="0 <= seed < 2**64", actual=seed)

@@ -108,7 +108,13 @@ class TaskReader:
                 else memoryview(b"")
                 for chunk, (ref, start) in zip(stored.chunks, place, strict=True)
             }
-            return decode_record(stored, payload, numel=math.prod(shape), dtype=entry.dtype)
+            return decode_record(
+                stored,
+                payload,
+                numel=math.prod(shape),
+                dtype=entry.dtype,
+                seed=self.directory.seed(entry, self._base),
+            )
 
 
 Place = tuple[SectionRef | None, int]

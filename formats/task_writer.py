@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from formats.canonical import JSON, as_file_name, as_name, dump
 from formats.directory import TaskDirectory, TensorEntry
+from formats.dither import tensor_seed
 from formats.dtypes import element_count
 from formats.encode import encode_record
 from formats.errors import (
@@ -16,7 +17,8 @@ from formats.errors import (
     located,
 )
 from formats.index import MAX_DIRECTORY_NBYTES, BaseTensor, FileRef, TaskEntry
-from formats.records import Record, check_covers
+from formats.layout import RANKED
+from formats.records import Record, SparseLevels, SparseValues, check_covers
 from formats.streams import StreamBuffers
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class TaskWriter:
         name: str,
         prefix: str,
         dtype: str | None,
+        dither: str | None,
         check_files: Callable[[Mapping[str, FileRef]], None],
         on_close: Callable[[TaskEntry | None], None],
     ) -> None:
@@ -52,6 +55,7 @@ class TaskWriter:
         self._name = name
         self._prefix = prefix
         self._dtype = dtype
+        self._dither = dither
         self._check_files = check_files
         self._on_close = on_close
         self._start = appender.position
@@ -85,7 +89,7 @@ class TaskWriter:
             The entry, which says what was chosen and how many bytes it takes.
 
         Raises:
-            InvalidRecordError: A record contradicts itself or the shape.
+            InvalidRecordError: A record contradicts itself, the shape or the task's dither.
             DuplicateNameError: The task already has a tensor of that name.
             FormatError: The entry breaks a rule of the format.
         """
@@ -104,6 +108,7 @@ class TaskWriter:
             common, appended = bare.shapes(self._base)
             check_covers(record, common)
             check_covers(extra, appended)
+            record, extra = self._seeded(record, base), self._seeded(extra, None)
             stored, chunks = _encode(record, dtype)
             stored_extra, extra_chunks = _encode(extra, dtype)
             entry = TensorEntry(name, dtype, bare.shape, base, stored, stored_extra)
@@ -164,6 +169,25 @@ class TaskWriter:
     ) -> None:
         self.abort()
 
+    def _seeded(self, record: Record | None, base: int | None) -> Record | None:
+        """The record with a seed that readers are going to know, or with none.
+
+        Raises:
+            InvalidRecordError: It was selected with other random numbers than the task's.
+        """
+        if not isinstance(record, SparseLevels | SparseValues) or record.seed is None:
+            return record
+        if self._dither is None or base is None:
+            expected = None
+        else:
+            expected = tensor_seed(self._dither, self._base[base].name)
+        if record.seed != expected:
+            raise InvalidRecordError(
+                "seed of other random numbers", expected=expected, actual=record.seed
+            )
+        # A store of version 1.0 has readers that know nothing of ranks.
+        return record if self._appender.features & RANKED else replace(record, seed=None)
+
     def _directory(
         self, absent: Sequence[int], files: dict[str, FileRef], meta: dict[str, JSON]
     ) -> TaskDirectory:
@@ -179,10 +203,15 @@ class TaskWriter:
             tuple(sorted(absent)),
             files,
             meta,
+            dither=self._dither if self._is_ranked() else None,
         )
         directory.check(self._base)
         self._document(directory)  # refuses what is not JSON before more is written
         return directory
+
+    def _is_ranked(self) -> bool:
+        stored = (entry.record for entry in self._entries.values())
+        return any(record is not None and record.is_ranked for record in stored)
 
     def _document(self, directory: TaskDirectory) -> bytes:
         return dump(directory.to_json(self._base), max_nbytes=MAX_DIRECTORY_NBYTES)

@@ -164,7 +164,7 @@ class ContainerWriter:
         with located(path=self.path):
             if self._draft.require_base().storage != "embedded":
                 raise InvalidStateError("the base is external")
-            return self._begin(BaseWriter, "", "", None, self._draft.set_base_data)
+            return self._begin(BaseWriter, "", self._draft.set_base_data)
 
     def add_file(self, data: bytes, *, dictionary: bytes | None = None) -> FileRef:
         """Attaches a file; free when the store has it or when an external base does.
@@ -181,13 +181,22 @@ class ContainerWriter:
         with located(path=self.path):
             return self._draft.files.add(data, dictionary=dictionary, base=self._draft.base)
 
-    def begin_task(self, name: str, *, prefix: str = "", dtype: str | None = None) -> TaskWriter:
+    def begin_task(
+        self,
+        name: str,
+        *,
+        prefix: str = "",
+        dtype: str | None = None,
+        dither: str | None = None,
+    ) -> TaskWriter:
         """Begins a task; one at a time.
 
         Args:
             name: Of the task.
             prefix: What its checkpoint puts before the base's tensor names.
             dtype: The dtype it was compressed for, if not the base's.
+            dither: Names the random numbers that its positions were selected with; records with
+                a seed need it, which is then ``dither.tensor_seed(dither, name in the base)``.
 
         Raises:
             DuplicateNameError: The store has a task of that name; remove it first.
@@ -198,7 +207,12 @@ class ContainerWriter:
             as_name(name, "task name")
             self._draft.require_absent(name)
             return self._begin(
-                TaskWriter, name, prefix, dtype, lambda entry: self._draft.add_task(name, entry)
+                TaskWriter,
+                name,
+                lambda entry: self._draft.add_task(name, entry),
+                prefix=prefix,
+                dtype=dtype,
+                dither=None if dither is None else as_name(dither, "dither"),
             )
 
     def remove_task(self, name: str) -> None:
@@ -298,9 +312,11 @@ class ContainerWriter:
         self,
         kind: type[TaskWriter],
         name: str,
-        prefix: str,
-        dtype: str | None,
         take: Callable[[TaskEntry], None],
+        *,
+        prefix: str = "",
+        dtype: str | None = None,
+        dither: str | None = None,
     ) -> TaskWriter:
         def close(entry: TaskEntry | None) -> None:
             self._current = None
@@ -315,6 +331,7 @@ class ContainerWriter:
             name=name,
             prefix=prefix,
             dtype=dtype,
+            dither=dither,
             check_files=self._draft.check_files,
             on_close=close,
         )

@@ -39,6 +39,8 @@ def neutral(record: Record | None) -> dict[str, Any] | None:
     result: dict[str, Any] = {"kind": KINDS[type(record).__name__]}
     for field in fields(record):
         value = getattr(record, field.name)
+        if field.name == "seed" and value is None:
+            continue
         if isinstance(value, np.ndarray):
             value = (
                 value.tolist()

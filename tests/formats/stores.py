@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from formats import Container, ContainerWriter, TaskReader
+from formats import Container, ContainerWriter, TaskReader, dither
 from formats.canonical import dump, load
 from formats.checksum import hexdigest
 from formats.dtypes import raw_dtype
@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from formats.directory import TensorEntry
 
 TOKENIZER = b'{"vocab": ["a", "b", "c", "d", "e", "f", "g"]}' * 20
-BASE_SHAPES = {"embed": (6, 8), "layer.weight": (40, 30), "layer.bias": (40,), "scale": ()}
+BASE_SHAPES = {
+    "embed": (6, 8),
+    "layer.weight": (40, 30),
+    "layer.bias": (40,),
+    "scale": (),
+    "dithered.weight": (48, 64),
+}
 
 
 def base_bits(dtype: str = "BF16") -> dict[str, np.ndarray]:
@@ -48,6 +54,12 @@ def base_tensors(dtype: str = "BF16") -> list[BaseTensor]:
     ]
 
 
+def dithered(numel: int, seed: int, *, step: float = 30.0) -> np.ndarray:
+    """int64 positions as dither selects them from magnitudes around 1; 1 / step of all are kept."""
+    magnitudes = np.random.default_rng(seed % 1000).exponential(size=numel)
+    return np.flatnonzero(dither.uniform(seed, 0, numel) < magnitudes / step).astype(np.int64)
+
+
 def task_records(seed: int) -> list[dict[str, Any]]:
     """Arguments of ``TaskWriter.add`` for a task with every kind of record."""
     rng = np.random.default_rng(seed)
@@ -56,6 +68,9 @@ def task_records(seed: int) -> list[dict[str, Any]]:
     scales = rng.random(40).astype(np.float32)
     bits = rng.integers(0, 65536, 40).astype("<u2")
     head = rng.integers(-3, 4, 20).astype(np.int8)
+    tensor_seed = dither.tensor_seed(f"task {seed}", "dithered.weight")
+    by_dither = dithered(3072, tensor_seed)
+    signs = rng.choice(np.array([-1, 1], np.int8), by_dither.size)
     return [
         {
             "name": "layer.weight",
@@ -86,12 +101,19 @@ def task_records(seed: int) -> list[dict[str, Any]]:
             "base": None,
             "record": DenseLevels(20, head, np.ones(4, np.float32)),
         },
+        {
+            "name": "dithered.weight",
+            "dtype": "BF16",
+            "shape": (48, 64),
+            "base": 4,
+            "record": SparseLevels(3072, by_dither, signs, scales[:1], tensor_seed),
+        },
     ]
 
 
 def add_task(writer: ContainerWriter, name: str, seed: int = 0) -> None:
     tuned = writer.add_file(TOKENIZER + str(seed).encode(), dictionary=TOKENIZER)
-    with writer.begin_task(name) as task:
+    with writer.begin_task(name, dither=f"task {seed}") as task:
         for arguments in task_records(seed):
             arguments = dict(arguments)
             task.add(arguments.pop("name"), **arguments)

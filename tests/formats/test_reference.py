@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from formats import Container, ContainerWriter, streams, verify
+from formats.dither import tensor_seed
 from formats.index import BaseTensor
 from formats.records import DenseBits, DenseLevels, Record, SparseLevels, SparseValues, XorBits
 from tests.formats.golden.generate import MANIFEST, describe
 from tests.formats.neutral import expected_content, read_content
-from tests.formats.stores import TOKENIZER, build
+from tests.formats.stores import TOKENIZER, build, dithered
 from tests.reference.reader import read_store
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -71,10 +72,14 @@ def _records(numel: int, rate: float) -> list[Record]:
     rng = np.random.default_rng(int(numel * rate))
     positions = np.flatnonzero(rng.random(numel) < rate).astype(np.int64)
     levels = rng.choice(np.array([-1, 1], np.int8), positions.size)
+    seed = tensor_seed("one", "t1")
+    by_dither = dithered(numel, seed, step=0.8 / rate if rate else 1.0)
+    signs = rng.choice(np.array([-1, 1], np.int8), by_dither.size)
     bits = rng.integers(0, 3, numel).astype("<u4")
     scale = np.full(1, 0.5, np.float32)
     return [
         SparseLevels(numel, positions, levels, scale),
+        SparseLevels(numel, by_dither, signs, scale, seed),
         SparseValues(numel, positions, bits[positions].astype("<u2"), "BF16"),
         DenseLevels(numel, rng.integers(-7, 9, numel).astype(np.int8), scale),
         XorBits(numel, bits, "F32"),
@@ -86,9 +91,9 @@ def _records(numel: int, rate: float) -> list[Record]:
 def test_readers_agree_on_every_encoding(tmp_path: Path, numel: int, rate: float) -> None:
     path = tmp_path / "a.nps"
     with ContainerWriter.create(path) as writer:
-        tensors = [BaseTensor(f"t{i}", "F32", (numel,), "0" * 32) for i in range(5)]
+        tensors = [BaseTensor(f"t{i}", "F32", (numel,), "0" * 32) for i in range(6)]
         writer.set_base(storage="external", tensors=tensors)
-        with writer.begin_task("one", prefix="model.") as task:
+        with writer.begin_task("one", prefix="model.", dither="one") as task:
             for index, record in enumerate(_records(numel, rate)):
                 task.add(f"model.t{index}", dtype="F32", shape=(numel,), base=index, record=record)
             task.finish()

@@ -238,7 +238,7 @@ class TestTask:
             ("a\0b", {}, MalformedIndexError),
             ("x" * 5000, {}, MalformedIndexError),
             ("\ud800", {}, MalformedIndexError),
-            ("layer.bias", {"base": 4}, InvalidRecordError),
+            ("layer.bias", {"base": 5}, InvalidRecordError),
             ("layer.bias", {"base": -1}, InvalidRecordError),
             ("layer.bias", {"dtype": "F128"}, UnknownEncodingError),
             ("layer.bias", {"shape": (41,)}, SizeMismatchError),
@@ -297,7 +297,7 @@ class TestTask:
             task.finish(absent=[3])
             writer.commit()
 
-    @pytest.mark.parametrize("absent", [[4], [-1], [0, 0], [2]])
+    @pytest.mark.parametrize("absent", [[5], [-1], [0, 0], [2]])
     def test_wrong_absent_tensors_are_refused(self, tmp_path: Path, absent: list[int]) -> None:
         with ContainerWriter.open(build(tmp_path / "a.nps")) as writer:
             task = writer.begin_task("one")

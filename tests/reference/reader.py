@@ -45,7 +45,7 @@ def _root_reference(data: bytes) -> list[Any]:
     superblock = data[:40]
     assert superblock[:10] == b"\x89NPS\r\n\x1a\n\x01\x00"
     assert _checksum(superblock[:24]) == superblock[24:]
-    assert superblock[16:24] == bytes(8)
+    assert superblock[16:24] in (bytes(8), b"\1" + bytes(7))
     newest = None
     for slot in (0, 1):
         raw = data[4096 * (slot + 1) :][:64]
@@ -133,7 +133,11 @@ def _task(data: bytes, entry: Any, base: Any) -> dict[str, Any]:
         tensors.append([name, dtype, shape, fields.get("base")])
         for part, covered in (("record", common), ("extra", extra)):
             record = fields.get(part)
-            tensors[-1].append(record and _record(record, covered, dtype, take))
+            seed = None
+            if part == "record" and "base" in fields and "dither" in directory:
+                key = directory["dither"] + "\0" + base["tensors"][fields["base"]][0]
+                seed = xxhash.xxh3_64(key.encode(), seed=0).intdigest()
+            tensors[-1].append(record and _record(record, covered, dtype, take, seed))
     assert not any(rest for parts in sections.values() for rest in parts)
     return {
         "tensors": tensors,
@@ -143,7 +147,9 @@ def _task(data: bytes, entry: Any, base: Any) -> dict[str, Any]:
     }
 
 
-def _record(record: Any, shape: list[int], dtype: str, take: Callable[[str, int], bytes]) -> Any:
+def _record(
+    record: Any, shape: list[int], dtype: str, take: Callable[[str, int], bytes], seed: int | None
+) -> Any:
     numel = 1
     for extent in shape:
         numel *= extent
@@ -158,7 +164,12 @@ def _record(record: Any, shape: list[int], dtype: str, take: Callable[[str, int]
         chunks[stream] = content
     result = {"kind": record["kind"], "numel": numel}
     if "n_kept" in record:
-        positions = _bitmap(chunks) if "bitmap" in chunks else list(_rice(chunks))
+        if "ranks" in chunks:
+            assert seed is not None
+            positions = _ranked(chunks, numel, seed)
+            result["seed"] = seed
+        else:
+            positions = _bitmap(chunks) if "bitmap" in chunks else list(_rice(chunks))
         assert len(positions) == record["n_kept"]
         result["positions"] = positions
     if record["kind"] == "sparse_levels":
@@ -199,6 +210,54 @@ def _rice(chunks: dict[str, bytes]) -> Iterator[int]:
                 code += 1 << k
             position += code + 1
             yield position
+
+
+def _ranked(chunks: dict[str, bytes], numel: int, seed: int) -> list[int]:
+    elements = sorted(
+        (block, rank, block * 65536 + offset)
+        for block in range(-(-numel // 65536))
+        for offset, rank in enumerate(_ranks(seed, block, min(65536, numel - block * 65536)))
+    )
+    edges = [0, *(m << i for i in range(12) for m in (16, 24)), 65536]
+    bits = list(_bits(chunks["ranks"]))
+    unary, low = iter(bits), iter(reversed(bits))
+    n_read = bucket = 0
+    kept = []
+    for header in chunks["segments"]:
+        last = bucket + (header >> 5) + 1
+        inside = [e for e in elements if edges[bucket] <= e[1] < edges[last]]
+        bucket = last
+        marks_kept = header & 31 < 24
+        k = (header & 31) % 24
+        marked = set()
+        place = -1
+        while place < len(inside):
+            quotient = 0
+            while not next(unary):
+                quotient += 1
+            place += (quotient << k) + sum(next(low) << bit for bit in reversed(range(k))) + 1
+            n_read += quotient + 1 + k
+            marked.add(place)
+        assert place == len(inside)
+        kept += [e[2] for place, e in enumerate(inside) if (place in marked) == marks_kept]
+    assert 0 <= len(bits) - n_read < 8
+    return sorted(kept)
+
+
+def _ranks(seed: int, block: int, n: int) -> Iterator[int]:
+    words = []
+    for i in (2 * block, 2 * block + 1):
+        z = (seed + (i + 1) * 0x9E3779B97F4A7C15) % 2**64
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+        z ^= z >> 31
+        words.append([z >> shift & 0xFFFF for shift in (0, 16, 32, 48)])
+    for x in range(n):
+        for term, factor in zip(*words, strict=True):
+            x ^= term
+            x ^= x >> 7
+            x = x * (factor | 1) % 65536
+        yield x ^ x >> 7
 
 
 def _levels(data: bytes, count: int, low: int, high: int) -> list[int]:
