@@ -101,7 +101,7 @@ class _Verifier:
             return
         sound = set()
         for stream, ref in reader.directory.sections():
-            with self._collect(f"{where} {stream}"):
+            with self._collect(f"{where} {stream}"), located(where=where):
                 reader.section(stream, ref)
                 sound.add(ref)
         if self._depth < 2:

@@ -52,6 +52,7 @@ def test_each_damage_is_one_finding_however_much_it_takes_along(tmp_path: Path) 
         (finding,) = verify(path, "decode")
         assert [finding] == verify(path, "checksums")
         assert finding.id == ChecksumMismatchError.id
+        assert finding.where.split()[0] in finding.message  # the part that it belongs to
 
 
 def test_a_damaged_section_hides_nothing_in_the_sound_ones(tmp_path: Path) -> None:
