@@ -26,6 +26,7 @@ __all__ = [
     "TaskNotFoundError",
     "UnrelatedModelError",
     "UnsupportedTaskError",
+    "WorkerLostError",
 ]
 
 
@@ -139,6 +140,13 @@ class InputOutputError(NpsError, OSError):
 
     id = "io.error"
     exit_code = 47
+
+
+class WorkerLostError(NpsError, RuntimeError):
+    """A process that worked on a task ended before it was done."""
+
+    id = "job.worker_lost"
+    exit_code = 48
 
 
 class BadOptionError(NpsError, ValueError):

@@ -79,6 +79,13 @@ Seed = Annotated[int, typer.Option(help="Of dither, search and data split.")]
 SearchSeconds = Annotated[
     float | None, typer.Option(help="Wall-clock budget of the search, for each task.")
 ]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        help="Tasks to compress at a time, in processes that share the cores, each with a model "
+        "of its own in memory; on a GPU they all share the device."
+    ),
+]
 Evaluations = Annotated[int, typer.Option(help="Model evaluations of the search at each rate.")]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nps_store.cli import arguments as arg
+from nps_store.cli.asked import Asked, asking
 from nps_store.cli.output import CompressProgress, emit, share, size, table
 
 if TYPE_CHECKING:
@@ -18,24 +19,14 @@ if TYPE_CHECKING:
     from nps_store.compress.decision import Stored
 
 
+@asking
 def compress(
     base: Annotated[Path, typer.Option(help="Hugging Face directory of the base.")],
-    task: arg.Tasks,
     out: Annotated[Path, typer.Option(help="The store to create (.nps).")],
-    calib: arg.Calibrations = None,
-    target: arg.Target = None,
-    keep: arg.Keep = None,
-    max_bytes: arg.MaxBytes = None,
-    method: arg.MethodOption = arg.Method.nps,
-    objective: arg.ObjectiveOption = arg.ObjectiveName.distill,
+    asked: Asked,
     base_storage: Annotated[
         arg.BaseStorage, typer.Option(help="Leave the base where it is, or store it too.")
     ] = arg.BaseStorage.external,
-    dtype: arg.Dtype = None,
-    seed: arg.Seed = 0,
-    evaluations: arg.Evaluations = 60,
-    search_seconds: arg.SearchSeconds = None,
-    device: arg.Device = "cpu",
     overwrite: Annotated[bool, typer.Option(help="Replace an existing store.")] = False,
     as_json: arg.Json = False,
 ) -> None:
@@ -43,29 +34,17 @@ def compress(
 
     Example: nps compress --base MiniLM --task role=ft/role --calib role=role.jsonl --out tasks.nps
     """
-    from nps_store.compress import Options
     from nps_store.compress import compress as run
 
-    options = Options(
-        method=method.value,
-        target=target,
-        keep=keep,
-        max_nbytes=max_bytes,
-        objective=objective.value,
-        dtype=dtype,
-        seed=seed,
-        evaluations=evaluations,
-        search_seconds=search_seconds,
-        device=device,
-    )
     with CompressProgress(quiet=as_json) as progress:
         stored = run(
             base,
-            arg.task_sources(task, calib),
+            asked.sources(),
             out,
-            options=options,
+            options=asked.options(),
             embed_base=base_storage is arg.BaseStorage.embed,
             overwrite=overwrite,
+            jobs=asked.jobs,
             progress=progress,
         )
     emit(document("nps.compress/1", out, stored), as_json=as_json, text=summary(stored))

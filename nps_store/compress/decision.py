@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from nps_store.compress.encode import absent, encode
 from nps_store.compress.rate import choose
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from nps_store.calibration import Quality
     from nps_store.compress.admission import Job
@@ -55,21 +56,24 @@ class Stored:
 
 @dataclass(frozen=True)
 class Decision:
-    """A task with what is kept of it; `found` is None where everything is."""
+    """What is kept of a task; can be sent from process to process.
 
-    fine_tune: FineTune
-    found: Found | None
+    Attributes:
+        records: The tensors to write; None where everything is kept, since that is large and made
+            from the fine-tune at any time.
+        absent: Base tensors from which nothing of the task derives.
+        meta: What is noted of it.
+        stored: What is told of it.
+    """
+
+    records: tuple[Encoded, ...] | None
+    absent: tuple[int, ...]
     meta: dict[str, Any]
     stored: Stored
 
-    def encoded(self) -> Iterator[Encoded]:
-        """The tensors to write, made anew at each call."""
-        return encode(self.fine_tune, None if self.found is None else self.found.selection)
-
-    @property
-    def absent(self) -> tuple[int, ...]:
-        """Base tensors from which nothing of the task derives."""
-        return absent(self.fine_tune, exact=self.found is None)
+    def encoded(self, fine_tune: FineTune) -> Iterable[Encoded]:
+        """The tensors to write."""
+        return encode(fine_tune, None) if self.records is None else self.records
 
 
 def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> Decision:
@@ -109,9 +113,10 @@ def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> De
             )
             found = None
     progress.stage(fine_tune.name, "measure")
-    selection = None if found is None else found.selection
+    records = None if found is None else tuple(encode(fine_tune, found.selection))
     gone = absent(fine_tune, exact=found is None)
-    with sink.scratch(fine_tune, encode(fine_tune, selection), absent=gone) as (store, nbytes):
+    encoded = encode(fine_tune, None) if records is None else records
+    with sink.scratch(fine_tune, encoded, absent=gone) as (store, nbytes):
         quality = None if calibration is None else calibration.measure_stored(store)
     stored = Stored(
         name=fine_tune.name,
@@ -125,7 +130,7 @@ def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> De
     )
     meta = {
         "tool": f"nps-store {version('nps-store')}",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": _now().isoformat(timespec="seconds"),
         "method": options.method if found is not None else "exact",
         "keep": stored.keep,
         "seed": options.seed,
@@ -137,7 +142,13 @@ def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> De
         },
         **_search_record(found, calibration, options, choice),
     }
-    return Decision(fine_tune, found, meta, stored)
+    return Decision(records, gone, meta, stored)
+
+
+def _now() -> datetime:
+    """The time, or what SOURCE_DATE_EPOCH says it is, for stores that are equal byte for byte."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    return datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
 
 
 def _for_nothing(options: Options) -> Options:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,18 @@ from nps_store.checkpoint import Checkpoint
 from nps_store.compress.admission import admit, taken_name
 from nps_store.compress.decision import Decision, Stored, decide
 from nps_store.compress.options import Options, Progress, Silent, TaskSource
+from nps_store.compress.parallel import decide_in_processes
 from nps_store.compress.writing import TaskSink
 from nps_store.errors import BadOptionError, StoreExistsError
+from nps_store.identity import EmbeddedBase
 from nps_store.store import Store
 from nps_store.task import task_nbytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from nps_store.compress.admission import Job
+    from nps_store.sources import BaseSource
 
 
 def compress(
@@ -34,6 +40,7 @@ def compress(
     options: Options | None = None,
     embed_base: bool = False,
     overwrite: bool = False,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> list[Stored]:
     """Compress fine-tunes of one base into a new store.
@@ -45,12 +52,15 @@ def compress(
         options: How.
         embed_base: Store the base's weights too, losslessly.
         overwrite: Replace a file at `out`, once the new store is complete.
+        jobs: Tasks to work on at a time, each in a process of its own. More than one needs a main
+            module that can be imported (`if __name__ == "__main__":` around what it does).
         progress: Told what goes on.
 
     Raises:
         NpsError: Its subclasses say what is wrong with the input; nothing is written then.
         StoreExistsError: There is a file at `out`.
     """
+    _check_jobs(jobs)
     out = Path(out)
     if out.is_dir():
         raise BadOptionError(f"{out}: is a directory; expected the path of a store to write")
@@ -62,9 +72,9 @@ def compress(
         raise BadOptionError(f"{out.parent}: may not be written to; choose another place")
     source = Checkpoint(base)
     options, listener = options or Options(), progress or Silent()
-    jobs = admit(source, tasks, options, taken=(), progress=listener)
+    admitted = admit(source, tasks, options, taken=(), progress=listener)
     sink = TaskSink.of(source)
-    decided = [decide(job, sink, options, listener) for job in jobs]
+    decided = _decide(admitted, sink, options, listener, jobs, _opener(source, out))
     with ContainerWriter.create(out, overwrite=overwrite) as writer:
         sink.set_base(
             writer,
@@ -72,7 +82,7 @@ def compress(
             name=source.path.absolute().name,
             path_hint=_hint(source.path, out.parent),
         )
-        _write(writer, sink, decided)
+        _write(writer, sink, admitted, decided)
     return _as_written(out, decided)
 
 
@@ -83,6 +93,7 @@ def add(
     base: str | os.PathLike[str] | None = None,
     options: Options | None = None,
     replace: bool = False,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> list[Stored]:
     """Compress fine-tunes into an existing store; its readers see them after the commit.
@@ -95,25 +106,28 @@ def add(
         base: Directory of an external base, where it is not where it was.
         options: How.
         replace: Replace tasks of the same name.
+        jobs: Tasks to work on at a time, each in a process of its own. More than one needs a main
+            module that can be imported (`if __name__ == "__main__":` around what it does).
         progress: Told what goes on.
 
     Raises:
         TaskExistsError: A task of that name is in the store and `replace` is not set.
         NpsError: Its other subclasses say what is wrong with the input.
     """
+    _check_jobs(jobs)
     options, listener = options or Options(), progress or Silent()
     with Store.open(path, base=base) as store:
         taken = () if replace else store.tasks
-        jobs = admit(store.base, tasks, options, taken=taken, progress=listener)
+        admitted = admit(store.base, tasks, options, taken=taken, progress=listener)
         sink = TaskSink(store.base, store.base_tensors)
-        decided = [decide(job, sink, options, listener) for job in jobs]
+        decided = _decide(admitted, sink, options, listener, jobs, _opener(store.base, path))
         with ContainerWriter.open(path) as writer:
             for task in decided:
                 if task.stored.name in writer.tasks:
                     if not replace:
                         raise taken_name(task.stored.name)
                     writer.remove_task(task.stored.name)
-            _write(writer, sink, decided)
+            _write(writer, sink, admitted, decided)
     return _as_written(path, decided)
 
 
@@ -123,9 +137,44 @@ def _hint(base: Path, store_directory: Path) -> str:
     return str(base) if base.is_absolute() else os.path.relpath(base, store_directory)
 
 
-def _write(writer: ContainerWriter, sink: TaskSink, decided: Sequence[Decision]) -> None:
-    for task in decided:
-        sink.write(writer, task.fine_tune, task.encoded(), absent=task.absent, meta=task.meta)
+def _decide(
+    admitted: Sequence[Job],
+    sink: TaskSink,
+    options: Options,
+    progress: Progress,
+    n_workers: int,
+    open_base: Callable[[], BaseSource],
+) -> list[Decision]:
+    n_workers = min(n_workers, len(admitted))
+    if n_workers <= 1:
+        return [decide(job, sink, options, progress) for job in admitted]
+    return decide_in_processes(
+        admitted, sink, options, progress, n_workers=n_workers, open_base=open_base
+    )
+
+
+def _opener(base: BaseSource, store: str | os.PathLike[str]) -> Callable[[], BaseSource]:
+    """Opens a base anew, in whatever process it is called."""
+    if isinstance(base, Checkpoint):
+        return partial(Checkpoint, base.path)
+    return partial(_own_base, store)
+
+
+def _own_base(store: str | os.PathLike[str]) -> BaseSource:
+    return EmbeddedBase(Container.open(store))
+
+
+def _check_jobs(jobs: int) -> None:
+    if jobs < 1:
+        raise BadOptionError(f"--jobs is {jobs}; expected 1 or more")
+
+
+def _write(
+    writer: ContainerWriter, sink: TaskSink, admitted: Sequence[Job], decided: Sequence[Decision]
+) -> None:
+    for job, task in zip(admitted, decided, strict=True):
+        encoded = task.encoded(job.fine_tune)
+        sink.write(writer, job.fine_tune, encoded, absent=task.absent, meta=task.meta)
     writer.commit()
 
 

@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 
 
 class TaskSink:
-    """Writes tasks of one base into a container, or into a scratch container to look at them."""
+    """Writes tasks of one base into a container, or into a scratch container to look at them.
+
+    Attributes:
+        tensors: The base's identity.
+    """
 
     def __init__(self, base: BaseSource, tensors: tuple[BaseTensor, ...]) -> None:
         self._base = base
-        self._tensors = tensors
+        self.tensors = tensors
 
     @classmethod
     def of(cls, base: BaseSource) -> TaskSink:
@@ -48,14 +52,14 @@ class TaskSink:
             files[file_name] = writer.add_file(content) if embed else file_ref(content)
         writer.set_base(
             storage="embedded" if embed else "external",
-            tensors=self._tensors,
+            tensors=self.tensors,
             files=files,
             path_hint=path_hint,
             meta={"name": name},
         )
         if embed:
             with writer.base_writer() as out:
-                for index, tensor in enumerate(self._tensors):
+                for index, tensor in enumerate(self.tensors):
                     bits = to_bits(self._base.tensor(tensor.name))
                     out.add(
                         tensor.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def test_every_class_has_its_own_id_code_and_words(cls):
     assert 0 < cls.exit_code < 126  # above that the shell has its own meanings
     assert (cls.exit_code == USAGE) == (cls.id == "usage.option")
     assert issubclass(cls, (ValueError, LookupError, OSError, RuntimeError, ArithmeticError))
+
+
+@pytest.mark.parametrize("cls", [c for c in classes() if c.__module__.startswith("nps_store.")])
+def test_an_error_goes_from_process_to_process(cls):
+    error = cls("what", path="where", expected=1, actual=2, hint="do")
+    error.add_note("noted")
+    copied = pickle.loads(pickle.dumps(error))  # noqa: S301 (our own bytes)
+    assert (type(copied), str(copied), copied.__notes__) == (cls, str(error), ["noted"])
 
 
 def test_documentation_names_every_exit_code():

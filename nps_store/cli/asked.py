@@ -1,0 +1,82 @@
+"""What `nps compress` and `nps add` ask alike, said once."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nps_store.cli import arguments as arg
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nps_store.compress import Options, TaskSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Options of a compression, as the command line has them."""
+
+    task: arg.Tasks
+    calib: arg.Calibrations = None
+    target: arg.Target = None
+    keep: arg.Keep = None
+    max_bytes: arg.MaxBytes = None
+    method: arg.MethodOption = arg.Method.nps
+    objective: arg.ObjectiveOption = arg.ObjectiveName.distill
+    dtype: arg.Dtype = None
+    seed: arg.Seed = 0
+    evaluations: arg.Evaluations = 60
+    search_seconds: arg.SearchSeconds = None
+    device: arg.Device = "cpu"
+    jobs: arg.Jobs = 1
+
+    def sources(self) -> list[TaskSource]:
+        """The tasks with their calibration files.
+
+        Raises:
+            BadOptionError: They do not go together.
+        """
+        return arg.task_sources(self.task, self.calib)
+
+    def options(self) -> Options:
+        """How to compress.
+
+        Raises:
+            BadOptionError: Options contradict each other or lie out of range.
+        """
+        from nps_store.compress import Options
+
+        return Options(
+            method=self.method.value,
+            target=self.target,
+            keep=self.keep,
+            max_nbytes=self.max_bytes,
+            objective=self.objective.value,
+            dtype=self.dtype,
+            seed=self.seed,
+            evaluations=self.evaluations,
+            search_seconds=self.search_seconds,
+            device=self.device,
+        )
+
+
+def asking(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb's parameter `asked` as the options that make it up, which is how typer sees them."""
+    shared = inspect.signature(Asked, eval_str=True).parameters
+    own = inspect.signature(verb, eval_str=True).parameters
+
+    def run(**given: object) -> None:
+        asked = Asked(**{name: given.pop(name) for name in shared})  # type: ignore[arg-type]
+        verb(**given, asked=asked)
+
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, one in own.items()
+        for parameter in (shared.values() if name == "asked" else [one])
+    ]
+    run.__name__, run.__doc__ = verb.__name__, verb.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run

@@ -1,0 +1,253 @@
+"""Several tasks at a time, in processes of their own.
+
+A worker sends back what it has to tell and the records to write; only the parent writes the store.
+Whatever workers put on disk lies below one directory of the parent's, so they can be ended at any
+moment and nothing is left.
+"""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import traceback
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Self, cast
+
+import torch
+
+from nps_store.checkpoint import Checkpoint
+from nps_store.compress.admission import Job
+from nps_store.compress.decision import Decision, decide
+from nps_store.compress.fine_tune import FineTune
+from nps_store.compress.writing import TaskSink
+from nps_store.errors import WorkerLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+    from types import TracebackType
+
+    from formats.base import BaseTensor
+    from nps_store.calibration import Row
+    from nps_store.compress.options import Options, Progress
+    from nps_store.sources import BaseSource
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What all workers of a call share.
+
+    Attributes:
+        open_base: Opens the base anew; files cannot be shared with a process.
+        tensors: The base's identity.
+        options: How to compress.
+        n_threads: Of torch, for each worker.
+        directory: Where a worker puts temporary files.
+    """
+
+    open_base: Callable[[], BaseSource]
+    tensors: tuple[BaseTensor, ...]
+    options: Options
+    n_threads: int
+    directory: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job on its way to a worker."""
+
+    name: str
+    directory: Path
+    rows: list[Row] | None
+    source_hash: str
+    is_equal: bool
+
+    @classmethod
+    def of(cls, job: Job) -> Order:
+        """What can be sent of a job."""
+        fine_tune = job.fine_tune
+        directory = fine_tune.checkpoint.path
+        return cls(fine_tune.name, directory, job.rows, job.source_hash, job.is_equal)
+
+    def job(self, base: BaseSource, dtype: str | None) -> Job:
+        """The job, on files opened by this process."""
+        fine_tune = FineTune(self.name, Checkpoint(self.directory), base, dtype=dtype)
+        return Job(fine_tune, self.rows, self.source_hash, self.is_equal)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A call of the progress listener."""
+
+    method: str
+    arguments: tuple[object, ...]
+
+
+def decide_in_processes(
+    jobs: Sequence[Job],
+    sink: TaskSink,
+    options: Options,
+    progress: Progress,
+    *,
+    n_workers: int,
+    open_base: Callable[[], BaseSource],
+) -> list[Decision]:
+    """Decide all jobs, `n_workers` at a time; equal to deciding one after the other.
+
+    The first error ends all workers. Torch's threads are divided among them; a GPU is shared.
+
+    Args:
+        jobs: The checked tasks.
+        sink: Knows the base's identity.
+        options: How to compress.
+        progress: Told what goes on, in the caller's thread.
+        n_workers: Processes.
+        open_base: Opens the base in a worker; must be picklable.
+
+    Raises:
+        NpsError: What a task's own error is.
+        WorkerLostError: A worker ended without a word.
+    """
+    n_threads = max(1, torch.get_num_threads() // n_workers)
+    with tempfile.TemporaryDirectory(prefix="nps-jobs-") as directory:
+        place = Workplace(open_base, sink.tensors, options, n_threads, directory)
+        decided: dict[int, Decision] = {}
+        waiting = list(enumerate(jobs))[::-1]
+        with _Crew(place, n_workers) as crew:
+            for worker in crew.workers:
+                worker.give(*waiting.pop())
+            while len(decided) < len(jobs):
+                for worker, message in crew.listen():
+                    if isinstance(message, Event):
+                        getattr(progress, message.method)(*message.arguments)
+                    elif isinstance(message, Exception):
+                        raise message
+                    else:
+                        decided[worker.number] = cast("Decision", message)
+                        if waiting:
+                            worker.give(*waiting.pop())
+        return [decided[number] for number in range(len(jobs))]
+
+
+class _Worker:
+    """One process and the pipe to it; `number` is that of the job it works on."""
+
+    def __init__(self, place: Workplace) -> None:
+        context = get_context("spawn")
+        self.pipe, other = context.Pipe()
+        self._process = context.Process(target=_work, args=(other, place), daemon=True)
+        with _undisturbed():
+            self._process.start()
+        other.close()
+        self.number = -1
+        self._task = ""
+
+    def give(self, number: int, job: Job) -> None:
+        self.number, self._task = number, job.fine_tune.name
+        try:
+            self.pipe.send(Order.of(job))
+        except OSError as error:
+            raise self._lost() from error
+
+    def receive(self) -> object:
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._lost() from error
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
+
+    def _lost(self) -> WorkerLostError:
+        self._process.join()
+        return WorkerLostError(
+            f"task {self._task!r}: its worker process ended with code {self._process.exitcode}, "
+            "which is the system's doing if negative (-9: memory may have run out); "
+            "try fewer --jobs"
+        )
+
+
+class _Crew:
+    """Worker processes that do not outlive the context."""
+
+    def __init__(self, place: Workplace, n_workers: int) -> None:
+        self._place = place
+        self._n_workers = n_workers
+        self.workers: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        try:
+            for _ in range(self._n_workers):
+                self.workers.append(_Worker(self._place))
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for worker in self.workers:
+            worker.end()
+
+    def listen(self) -> Iterator[tuple[_Worker, object]]:
+        """What has been said, once something has."""
+        pipes = {worker.pipe: worker for worker in self.workers}
+        for pipe in wait(list(pipes)):
+            worker = pipes[cast("Connection", pipe)]
+            yield worker, worker.receive()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Processes started here do not hear Ctrl-C, which is the parent's to answer."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Forward:
+    """A progress listener that passes everything on."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def stage(self, task: str, what: str) -> None:
+        self._pipe.send(Event("stage", (task, what)))
+
+    def trial(self, task: str, keep: float, loss: float, count: int) -> None:
+        self._pipe.send(Event("trial", (task, keep, loss, count)))
+
+    def note(self, task: str, text: str) -> None:
+        self._pipe.send(Event("note", (task, text)))
+
+
+def _work(pipe: Connection, place: Workplace) -> None:
+    """A worker's life: one order after the other, until nobody is there any more."""
+    tempfile.tempdir = place.directory
+    torch.set_num_threads(place.n_threads)
+    base = place.open_base()
+    sink = TaskSink(base, place.tensors)
+    try:
+        while True:
+            order: Order = pipe.recv()
+            try:
+                job = order.job(base, place.options.dtype)
+                answer: object = decide(job, sink, place.options, _Forward(pipe))
+            except Exception as error:  # noqa: BLE001 - it is the parent's to raise
+                error.add_note(f"in the worker of task {order.name!r}:\n{traceback.format_exc()}")
+                answer = error
+            pipe.send(answer)
+    except (EOFError, BrokenPipeError):
+        return  # the parent has gone
