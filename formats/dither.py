@@ -130,16 +130,20 @@ def permute_(x: NDArray[np.uint16], constants: NDArray[np.uint16]) -> None:
 
 def unpermute_(x: NDArray[np.uint16], constants: NDArray[np.uint16]) -> None:
     """Turns ranks into offsets in place, the inverse of :func:`permute_`."""
-    terms, factors = constants
-    inverses = factors.copy()
-    for _ in range(3):  # Newton: an odd number is its own inverse modulo 8, then 64, 2**12, 2**24
-        inverses *= np.uint16(2) - factors * inverses
     shifted = np.empty_like(x)
     _unshift_(x, shifted)
-    for term, inverse in zip(terms[::-1], inverses[::-1], strict=True):
+    for term, inverse in zip(constants[0, ::-1], inverses(constants[1, ::-1]), strict=True):
         x *= inverse
         _unshift_(x, shifted)
         x ^= term
+
+
+def inverses(factors: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Inverses of odd factors modulo 2**16."""
+    result = factors.copy()
+    for _ in range(3):  # Newton: an odd number is its own inverse modulo 8, then 64, 2**12, 2**24
+        result *= np.uint16(2) - factors * result
+    return result
 
 
 def _unshift_(x: NDArray[np.uint16], shifted: NDArray[np.uint16]) -> None:

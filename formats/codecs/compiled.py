@@ -56,15 +56,15 @@ def decode_blocks(
     Returns:
         ``SOUND``, ``WRONG_COUNT`` or ``BEYOND_BLOCK``.
     """
-    return _loops()[0](_words(data), counts, k, nbytes, positions)
+    return _loops()[0](as_words(data), counts, k, nbytes, positions)
 
 
 def decode_bitmap(data: Buffer, positions: NDArray[np.int64]) -> int:
     """Fills ``positions`` with the bits set in a bitmap; ``SOUND`` or ``WRONG_COUNT``."""
-    return _loops()[1](_words(data), positions)
+    return _loops()[1](as_words(data), positions)
 
 
-def _words(data: Buffer) -> NDArray[np.uint64]:
+def as_words(data: Buffer) -> NDArray[np.uint64]:
     """The data as little-endian words with two words of zeros behind it."""
     padded = np.zeros(len(data) // 8 + 3, np.uint64)
     padded.view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
@@ -72,20 +72,27 @@ def _words(data: Buffer) -> NDArray[np.uint64]:
 
 
 @functools.cache
-def _loops() -> Loops:
-    """The compiled loops; the first use in a process takes about a second."""
-    numba: Any = import_module("numba")
+def bit_scan() -> Callable[[np.uint64], int]:
+    """For compiled loops: the place of the lowest bit of a word, which is not zero.
+
+    numba has no name for the processor's instruction that counts trailing zeros.
+    """
+    types: Any = import_module("numba").types
     ir: Any = import_module("llvmlite.ir")
     extending: Any = import_module("numba.extending")
-    numba_types = numba.types
-
-    # numba has no name for the processor's instruction that counts trailing zeros.
     count_zeros = lambda _context, builder, _signature, args: builder.cttz(  # noqa: E731
         args[0], ir.Constant(ir.IntType(1), 0)
     )
-    lowest_bit: Any = extending.intrinsic(
-        lambda _context, _word: (numba_types.int64(numba_types.uint64), count_zeros)
+    scan: Callable[[np.uint64], int] = extending.intrinsic(
+        lambda _context, _word: (types.int64(types.uint64), count_zeros)
     )
+    return scan
+
+
+@functools.cache
+def _loops() -> Loops:
+    """The compiled loops; the first use in a process takes about a second."""
+    lowest_bit = bit_scan()
 
     def blocks(
         words: NDArray[np.uint64],
@@ -145,5 +152,5 @@ def _loops() -> Loops:
                 entry += 1
         return 0 if entry == positions.size else 1
 
-    compile_: Any = numba.njit(nogil=True)
+    compile_: Any = import_module("numba").njit(nogil=True)
     return compile_(blocks), compile_(bitmap)

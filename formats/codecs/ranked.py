@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from formats import dither
+from formats.codecs import compiled, compiled_ranks
 from formats.codecs import segments as plan
 from formats.errors import CorruptStreamError
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from formats.buffers import Buffer
     from formats.codecs.segments import Segment
 
+_MOST_KEPT_A_BYTE = 8 << plan.MAX_COMPLEMENT_K
 _FIRST_CODES, _MOST_CODES = 1 << 9, 1 << 16
 
 
@@ -33,25 +35,28 @@ class _Order:
     """The elements of a tensor as flags: by segment, then block, then rank.
 
     Every rank exists in a full block; those of a short last block are listed.
+
+    Attributes:
+        short: int64[n], ranks of the short last block, increasing.
     """
 
     def __init__(self, numel: int, seed: int) -> None:
         self._seed = seed
         self._n_full, n_short = divmod(numel, dither.BLOCK)
         ranks = dither.ranks(seed, self._n_full, n=n_short)
-        self._short = np.sort(ranks, kind="stable").astype(np.int64)
+        self.short = np.sort(ranks, kind="stable").astype(np.int64)
 
     def counts(self, edges: NDArray[np.int64]) -> NDArray[np.int64]:
         """Elements of rank below each edge."""
-        return self._n_full * edges + np.searchsorted(self._short, edges)
+        return self._n_full * edges + np.searchsorted(self.short, edges)
 
     def flags(
         self, blocks: NDArray[np.int64], ranks: NDArray[np.int64], segment: Segment
     ) -> NDArray[np.int64]:
         """Places among the flags of a segment, increasing."""
         start, width = segment.start, segment.stop - segment.start
-        first = np.searchsorted(self._short, start)
-        in_short = np.searchsorted(self._short, ranks) - first
+        first = np.searchsorted(self.short, start)
+        in_short = np.searchsorted(self.short, ranks) - first
         within = np.where(blocks < self._n_full, ranks - start, in_short)
         return np.sort(blocks * width + within)
 
@@ -61,9 +66,9 @@ class _Order:
         blocks, within = np.divmod(flags, width)
         ranks = within + start
         n_full = int(np.searchsorted(flags, self._n_full * width))
-        first = int(np.searchsorted(self._short, start))
+        first = int(np.searchsorted(self.short, start))
         blocks[n_full:] = self._n_full
-        ranks[n_full:] = self._short[first + flags[n_full:] - self._n_full * width]
+        ranks[n_full:] = self.short[first + flags[n_full:] - self._n_full * width]
         return dither.positions_of(self._seed, blocks, ranks.astype(np.uint16))
 
 
@@ -99,10 +104,17 @@ def decode(
         CorruptStreamError: Headers and payload contradict each other or the count.
     """
     order = _Order(numel, seed)
+    segments = list(plan.parse(headers, order.counts(plan.EDGES)))
+    if n_kept > len(payload) * _MOST_KEPT_A_BYTE:
+        raise CorruptStreamError("ranked payload is too short for its count")
+    if n_kept >= compiled.MIN_ENTRIES and compiled.is_available():
+        positions = np.empty(n_kept, np.int64)
+        if compiled_ranks.decode(payload, segments, order.short, numel, seed, positions):
+            return positions  # else numpy says what is wrong
     bits = _Bits(payload)
     parts = []
     n_left = n_kept
-    for segment, k, is_complement in plan.parse(headers, order.counts(plan.EDGES)):
+    for segment, k, is_complement in segments:
         flags = bits.take(segment.n_flags, k)
         n = segment.n_flags - flags.size if is_complement else flags.size
         n_left -= n

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.codecs import bitmap, compiled, rice
+from formats.codecs import bitmap, compiled, ranked, rice
 from formats.errors import CorruptStreamError
+from tests.formats.test_ranked import against_dither, by_dither, without_dither
 from tests.formats.test_rice import positions_of
 
 if TYPE_CHECKING:
@@ -88,6 +89,53 @@ def test_equal_on_damaged_blocks(
             if part:
                 part[at % len(part)] = value
     assert_same(both(lambda: rice.decode(headers, payloads, numel, positions.size)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(NUMELS),
+    st.sampled_from(RATES),
+    st.sampled_from([by_dither, against_dither, without_dither]),
+    st.integers(0, 2**64 - 1),
+)
+def test_equal_on_sound_ranks(numel: int, rate: float, select: Any, seed: int) -> None:
+    positions = select(numel, rate, seed)
+    coded = ranked.encode(positions, numel, seed)
+    outcomes = both(lambda: ranked.decode(*coded, numel, positions.size, seed))
+    assert_same(outcomes)
+    assert np.array_equal(outcomes[1], positions)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([1000, 65_537, 150_001]),
+    st.sampled_from([0.0005, 0.01, 0.2]),
+    st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=2),
+    st.integers(-1, 1),
+)
+def test_equal_on_damaged_ranks(
+    numel: int,
+    rate: float,
+    payload: list[tuple[int, int]],
+    header: list[tuple[int, int]],
+    miscount: int,
+) -> None:
+    positions = by_dither(numel, rate, 1)
+    headers, payloads = (bytearray(part) for part in ranked.encode(positions, numel, 1))
+    for part, changes in ((headers, header), (payloads, payload)):
+        for at, value in changes:
+            if part:
+                part[at % len(part)] = value
+    n_kept = max(positions.size + miscount, 0)
+    assert_same(both(lambda: ranked.decode(bytes(headers), bytes(payloads), numel, n_kept, 1)))
+
+
+@pytest.mark.parametrize("payload", [b"", b"\0", b"\1", b"\x81", b"\xff" * 8, b"\1" + b"\0" * 8])
+def test_equal_on_every_header(payload: bytes) -> None:
+    for header in range(256):
+        for n_kept in (0, 1, 40, 128):
+            assert_same(both(partial(ranked.decode, bytes([header]), payload, 128, n_kept, 3)))
 
 
 @pytest.mark.parametrize("payload", [b"\0" * 8, b"\xff" * 8, b"\0" * 7 + b"\x80"])
