@@ -110,6 +110,7 @@ def decode_record(
     low, high = entry.level_range or (0, 0)
     match entry.kind:
         case "sparse_levels":
+            positions = chunks.positions(n_kept)  # first: they bound what else is allocated
             levels = np.ones(n_kept, np.int16)
             if "magnitudes" in chunks:
                 levels = packing.decode(chunks.raw("magnitudes"), n_kept, low, high)
@@ -119,7 +120,7 @@ def decode_record(
                 raise CorruptStreamError("level +128 does not exist")
             return SparseLevels(
                 numel,
-                chunks.positions(n_kept),
+                positions,
                 _frozen(levels.astype(np.int8)),
                 chunks.scales(),
                 chunks.seed,

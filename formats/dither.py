@@ -22,6 +22,8 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _SHIFT = np.uint16(7)
+_COUNTERS = np.array([[1], [2]], np.uint64)
+_WORD_SHIFTS = np.array([[0], [16], [32], [48]], np.uint64)
 
 
 def tensor_seed(dither: str, name: str) -> int:
@@ -104,13 +106,13 @@ def keys(seed: int, blocks: NDArray[np.integer]) -> NDArray[np.uint16]:
     Returns:
         uint16[2, N_ROUNDS, n]: what each round xors, and what it multiplies by, which is odd.
     """
-    counters = 2 * blocks.astype(np.uint64) + np.array([[1], [2]], np.uint64)
-    z = np.uint64(seed) + counters * _GOLDEN
+    z = 2 * blocks.astype(np.uint64) + _COUNTERS
+    z *= _GOLDEN
+    z += np.uint64(seed)
     z = (z ^ z >> np.uint64(30)) * _MIX_1
     z = (z ^ z >> np.uint64(27)) * _MIX_2
     z ^= z >> np.uint64(31)
-    shifts = np.uint64(16) * np.arange(N_ROUNDS, dtype=np.uint64)
-    words = (z[:, None, :] >> shifts[:, None]).astype(np.uint16)
+    words = (z[:, None, :] >> _WORD_SHIFTS).astype(np.uint16)
     words[1] |= np.uint16(1)
     return words
 

@@ -41,7 +41,6 @@ class _Order:
     """
 
     def __init__(self, numel: int, seed: int) -> None:
-        self._seed = seed
         self._n_full, n_short = divmod(numel, dither.BLOCK)
         ranks = dither.ranks(seed, self._n_full, n=n_short)
         self.short = np.sort(ranks, kind="stable").astype(np.int64)
@@ -60,16 +59,19 @@ class _Order:
         within = np.where(blocks < self._n_full, ranks - start, in_short)
         return np.sort(blocks * width + within)
 
-    def positions(self, flags: NDArray[np.int64], segment: Segment) -> NDArray[np.int64]:
-        """Positions in the tensor of places among the flags of a segment, in the same order."""
+    def ranks(
+        self, flags: NDArray[np.int64], segment: Segment
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Blocks, and ranks within them, of increasing places among the flags of a segment."""
         start, width = segment.start, segment.stop - segment.start
-        blocks, within = np.divmod(flags, width)
-        ranks = within + start
+        blocks, ranks = np.divmod(flags, width)
+        ranks += start
         n_full = int(np.searchsorted(flags, self._n_full * width))
-        first = int(np.searchsorted(self.short, start))
-        blocks[n_full:] = self._n_full
-        ranks[n_full:] = self.short[first + flags[n_full:] - self._n_full * width]
-        return dither.positions_of(self._seed, blocks, ranks.astype(np.uint16))
+        if n_full < flags.size:
+            first = int(np.searchsorted(self.short, start))
+            blocks[n_full:] = self._n_full
+            ranks[n_full:] = self.short[first + flags[n_full:] - self._n_full * width]
+        return blocks, ranks
 
 
 def encode(positions: NDArray[np.int64], numel: int, seed: int) -> tuple[bytes, bytes]:
@@ -112,7 +114,7 @@ def decode(
         if compiled_ranks.decode(payload, segments, order.short, numel, seed, positions):
             return positions  # else numpy says what is wrong
     bits = _Bits(payload)
-    parts = []
+    found = []
     n_left = n_kept
     for segment, k, is_complement in segments:
         flags = bits.take(segment.n_flags, k)
@@ -122,11 +124,14 @@ def decode(
             break
         if is_complement:
             flags = _others(flags, segment.n_flags)
-        parts.append(order.positions(flags, segment))
+        found.append(order.ranks(flags, segment))
     if n_left:
         raise CorruptStreamError("ranked segments contradict the count", expected=n_kept)
     bits.finish()
-    return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+    if not n_kept:
+        return np.empty(0, np.int64)
+    blocks, ranks = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return np.sort(dither.positions_of(seed, blocks, ranks.astype(np.uint16)))
 
 
 def _others(flags: NDArray[np.int64], n_flags: int) -> NDArray[np.int64]:
@@ -169,7 +174,10 @@ class _Bits:
                 n = min(n, self._low_start // k)
             if not n:
                 raise CorruptStreamError("ranked payload ends within a segment")
-            places = place + np.cumsum(self._gaps(n, k) + 1)
+            places = self._gaps(n, k)
+            places += 1
+            places[0] += place
+            np.cumsum(places, out=places)
             n_before = int(np.searchsorted(places, n_flags))
             parts.append(places[:n_before])
             self._advance(min(n_before + 1, n), k)
@@ -191,7 +199,10 @@ class _Bits:
 
     def _gaps(self, n: int, k: int) -> NDArray[np.int64]:
         ones = self._ones[self._next : self._next + n]
-        gaps = np.diff(ones, prepend=self._unary_end - 1) - 1 << k
+        gaps = np.empty(n, np.int64)
+        gaps[0] = ones[0] - self._unary_end
+        np.subtract(ones[1:], ones[:-1] + 1, out=gaps[1:])
+        gaps <<= k
         low = self._bits[self._low_start - n * k : self._low_start].reshape(n, k)[::-1]
         for bit in range(k):
             gaps |= low[:, bit].astype(np.int64) << bit

@@ -14,6 +14,8 @@ from tests.formats.stores import (
     base_bits,
     base_file,
     base_tensors,
+    ranked_base,
+    ranked_record,
     task_records,
 )
 
@@ -85,6 +87,25 @@ def expected_content(tasks: dict[str, int], *, storage: str) -> dict[str, Any]:
             "meta": {},
         }
     return content
+
+
+def expected_ranked() -> dict[str, Any]:
+    """What ``stores.build_ranked`` puts in."""
+    tensors = ranked_base()
+    return {
+        "base": BaseRecord("external", tuple(tensors)).to_json(),
+        "tasks": {
+            "one": {
+                "tensors": [
+                    [t.name, t.dtype, list(t.shape), i, neutral(ranked_record(t)), None]
+                    for i, t in enumerate(tensors)
+                ],
+                "absent": [],
+                "files": {},
+                "meta": {},
+            }
+        },
+    }
 
 
 def _base_record(bits: np.ndarray, dtype: str) -> dict[str, Any]:

@@ -60,6 +60,36 @@ def dithered(numel: int, seed: int, *, step: float = 30.0) -> np.ndarray:
     return np.flatnonzero(dither.uniform(seed, 0, numel) < magnitudes / step).astype(np.int64)
 
 
+def ranked_base() -> list[BaseTensor]:
+    """Tensors around the size of a dither block."""
+    shapes = {"small": (384,), "block": (256, 256), "wide": (150, 1001), "none": (8, 8)}
+    return [BaseTensor(name, "F16", shape, "0" * 32) for name, shape in shapes.items()]
+
+
+def ranked_record(tensor: BaseTensor) -> SparseLevels:
+    """Positions by the dither "one" of ``tensor``, of which "none" has no kept ones."""
+    seed = dither.tensor_seed("one", tensor.name)
+    positions = dithered(tensor.numel, seed, step=1e9 if tensor.name == "none" else 40)
+    levels = np.where(positions % 3 == 0, -1, 1).astype(np.int8)
+    return SparseLevels(tensor.numel, positions, levels, np.ones(1, np.float32), seed)
+
+
+def build_ranked(path: Path) -> Path:
+    """A store with one task, all of it ranked."""
+    with ContainerWriter.create(path) as writer:
+        writer.set_base(storage="external", tensors=ranked_base())
+        with writer.begin_task("one", dither="one") as task:
+            for index, tensor in enumerate(ranked_base()):
+                record = ranked_record(tensor)
+                entry = task.add(
+                    tensor.name, dtype="F16", shape=tensor.shape, base=index, record=record
+                )
+                assert entry.encoding == "sparse_levels/ranked"
+            task.finish()
+        writer.commit()
+    return path
+
+
 def task_records(seed: int) -> list[dict[str, Any]]:
     """Arguments of ``TaskWriter.add`` for a task with every kind of record."""
     rng = np.random.default_rng(seed)

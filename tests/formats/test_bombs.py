@@ -130,6 +130,18 @@ SLOTS = {
 }
 
 
+def _huge_base(document: Any) -> None:
+    document["tensors"][4][2] = [1 << 18, 1 << 17]
+
+
+def _keep_all(document: Any) -> None:
+    record = document["tensors"][4]["record"]
+    record["n_kept"] = 1 << 35
+    for chunk in record["chunks"]:
+        if chunk[0] == "signs":
+            chunk[1] = "zstd"
+
+
 def catalogue(folder: Path) -> dict[str, Path]:
     """All hostile files, made."""
     store = build(folder / "sound.nps", "one", "two")
@@ -151,6 +163,7 @@ def catalogue(folder: Path) -> dict[str, Path]:
         make(name, root=edit)
     for name, edit in DIRECTORIES.items():
         make(name, directory=edit)
+    make("ranks of 2**35 kept entries", base=_huge_base, directory=_keep_all)
     for name, changes in SLOTS.items():
         make(name)
         _slot(made[name], **changes)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from formats import Container, ContainerWriter
+from formats import Container, ContainerWriter, dither
 from formats import roots as roots_module
 from formats.checksum import hexdigest
 from formats.errors import (
@@ -37,8 +37,11 @@ def _records(seed: int) -> list[Any]:
     rng = np.random.default_rng(seed)
     kept = np.sort(rng.choice(96, 9, replace=False)).astype(np.int64)
     signs = rng.choice(np.array([-1, 1], np.int8), 9)
+    tensor_seed = dither.tensor_seed(f"{seed}", "v")
+    ranked = np.sort(np.argsort(dither.uniform(tensor_seed, 0, 96))[:9])
     return [
         ("w", (12, 8), 0, SparseLevels(96, kept, signs, ONES)),
+        ("v", (12, 8), 2, SparseLevels(96, ranked, signs, ONES, tensor_seed)),
         ("b", (8,), 1, XorBits(8, rng.integers(0, 65536, 8).astype("<u2"), "F16")),
         ("head", (2, 8), None, DenseLevels(16, rng.integers(-3, 4, 16).astype(np.int8), ONES)),
     ]
@@ -47,7 +50,7 @@ def _records(seed: int) -> list[Any]:
 def small_store(path: Path) -> bytes:
     """Base embedded, two tasks with a file each, a recipe; three generations."""
     rng = np.random.default_rng(1)
-    shapes = {"w": (12, 8), "b": (8,)}
+    shapes = {"w": (12, 8), "b": (8,), "v": (12, 8)}
     bits = {
         name: rng.integers(0, 65536, int(np.prod(shape))).astype("<u2")
         for name, shape in shapes.items()
@@ -63,9 +66,12 @@ def small_store(path: Path) -> bytes:
                 base.add(tensor.name, dtype="F16", shape=tensor.shape, base=i, record=record)
             base.finish()
         for seed, name in enumerate(("one", "two")):
-            with writer.begin_task(name) as task:
-                for tensor_name, shape, origin, record in _records(seed):
-                    task.add(tensor_name, dtype="F16", shape=shape, base=origin, record=record)
+            with writer.begin_task(name, dither=f"{seed}") as task:
+                encodings = [
+                    task.add(n, dtype="F16", shape=shape, base=origin, record=record).encoding
+                    for n, shape, origin, record in _records(seed)
+                ]
+                assert {"sparse_levels/rice", "sparse_levels/ranked"} < set(encodings)
                 tuned = writer.add_file(CONFIG + name.encode(), dictionary=CONFIG)
                 task.finish(files={"config.json": tuned}, meta={"quality": 0.99})
             writer.commit()
@@ -118,7 +124,7 @@ def flip_all(data: bytes, offsets: Iterable[int], intact: dict[str, Any]) -> Cou
 
 def test_every_bit_of_structures_and_data(store: bytes) -> None:
     intact = read(store)
-    assert (list(intact["tasks"]), len(intact["bits"])) == (["one", "two"], 2)
+    assert (list(intact["tasks"]), len(intact["bits"])) == (["one", "two"], 3)
     assert intact["recipes"]
     offsets = set(range(len(store))) - _padding_of_the_head()
     outcomes = flip_all(store, offsets, intact)

@@ -165,6 +165,29 @@ DIRECTORY_RULES = {
         SizeMismatchError,
     ),
     "section without chunks": (lambda d: d["tensors"].pop(0), SizeMismatchError),
+    "ranked without dither": (lambda d: d.pop("dither"), MalformedIndexError),
+    "mistyped dither": (lambda d: d.update(dither=1), MalformedIndexError),
+    "empty dither": (lambda d: d.update(dither=""), MalformedIndexError),
+    "dither with NUL": (lambda d: d.update(dither="a\0b"), MalformedIndexError),
+    "ranked new tensor": (
+        lambda d: d["tensors"].__setitem__(
+            4, {"name": "new", "dtype": "BF16", "shape": [48, 64], "record": _record(d, 4)}
+        ),
+        UnknownEncodingError,
+    ),
+    "ranked appended rows": (
+        lambda d: d["tensors"][2].update(extra=_record(d, 4)),
+        UnknownEncodingError,
+    ),
+    "more segments than buckets": (
+        lambda d: _chunk(d, "segments", 4).__setitem__(2, 26),
+        SizeMismatchError,
+    ),
+    "segments without ranks": (lambda d: _record(d, 4)["chunks"].pop(1), UnknownEncodingError),
+    "ranks of another tensor": (
+        lambda d: _chunk(d, "ranks", 4).__setitem__(2, 999),
+        SizeMismatchError,
+    ),
     "misaligned section": (lambda d: _move(d, "gaps", 8), SectionLayoutError),
     "hole": (lambda d: _move(d, "bits", 64), SectionLayoutError),
     "overlapping sections": (lambda d: _move(d, "gaps", -64), SectionLayoutError),

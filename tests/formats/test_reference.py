@@ -18,7 +18,7 @@ from tests.formats.stores import TOKENIZER, build, dithered
 from tests.reference.reader import read_store
 
 GOLDEN = Path(__file__).parent / "golden"
-VERSIONS = ["v1.0"]
+VERSIONS = ["v1.0", "v1.1"]
 SHIPPED = Path(__file__).parents[2] / "examples" / "debian-8tasks.nps"
 
 
@@ -42,6 +42,18 @@ def test_golden_stores_decode_for_ever(version: str, name: str) -> None:
     assert read_content(path) == expected
     assert read_store(path, lambda _: TOKENIZER) == expected
     assert verify(path, "decode") == []
+
+
+def test_golden_ranks_decode_for_ever() -> None:
+    path = GOLDEN / "v1.1" / "ranked.nps"
+    expected = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    assert [len(tensor[4]["positions"]) for tensor in expected["tasks"]["one"]["tensors"]] == KEPT
+    assert read_content(path) == expected
+    assert read_store(path, lambda _: b"") == expected
+    assert verify(path, "decode") == []
+
+
+KEPT = [8, 1633, 3833, 0]
 
 
 @pytest.mark.parametrize("storage", ["external", "embedded"])

@@ -6,11 +6,12 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from formats import ContainerWriter, compact
 from formats.layout import MAJOR, MINOR
-from tests.formats.neutral import expected_content
-from tests.formats.stores import build
+from tests.formats.neutral import expected_content, expected_ranked
+from tests.formats.stores import build, build_ranked
 
 FOLDER = Path(__file__).parent / f"v{MAJOR}.{MINOR}"
 MANIFEST = "manifest.json"
@@ -29,11 +30,15 @@ def main() -> int:
             writer.commit()
         if storage == "embedded":
             compact(path)
-        content = expected_content({"one": 0, "three": 2}, storage=storage)
-        text = json.dumps(content, indent=1, sort_keys=True)
-        path.with_suffix(".json").write_text(text + "\n", "utf-8")
+        _write_content(path, expected_content({"one": 0, "three": 2}, storage=storage))
+    _write_content(build_ranked(FOLDER / "ranked.nps"), expected_ranked())
     write_manifest()
     return 0
+
+
+def _write_content(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, sort_keys=True)
+    path.with_suffix(".json").write_text(text + "\n", "utf-8")
 
 
 def write_manifest() -> None:
