@@ -2,14 +2,15 @@
 
     python -m benchmarks.container
 
-In one process, on one core: decoding kept positions, opening a store of a thousand tasks, reading a
-large task beside reading its bytes, and what masks, signs and levels of the shipped store take
-beside their entropy and other encodings.
+In one process, on one core: decoding kept positions, those of whole tasks by their dither beside
+their gaps, opening a store of a thousand tasks, reading a large task beside reading its bytes, and
+what masks, signs and levels of the shipped store take beside their entropy and other encodings.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -22,13 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import circumstances
-from formats import Container, ContainerWriter
-from formats.codecs import bitmap, compiled, rice
+from formats import Container, ContainerWriter, dither
+from formats.codecs import bitmap, compiled, ranked, rice
 from formats.index import BaseTensor
 from formats.records import DenseBits, DenseLevels, SparseLevels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 STORE = Path("examples") / "debian-8tasks.nps"
 RESULT = Path("benchmarks") / "results" / "container.json"
@@ -46,6 +47,7 @@ def main() -> None:
         **circumstances(),
         "numba": _numba(),
         "decode": [_decode(rate) for rate in RATES],
+        "tasks": [_tasks(coding) for coding in ("gaps", "ranks")],
         "open": _open(),
         "read": _read(),
         "size": _size(),
@@ -75,12 +77,12 @@ def _best_s(run: Callable[[], object], *, repeats: int = 9) -> float:
 
 def _decode(rate: float) -> dict[str, Any]:
     """Million kept entries a second of every way to positions, and bits a parameter."""
-    rng = np.random.default_rng(0)
-    positions = np.flatnonzero(rng.random(NUMEL, dtype=np.float32) < rate).astype(np.int64)
+    positions = _dithered(NUMEL, rate, seed=0)
     coded = rice.encode(positions, NUMEL)
     if coded is None:
         raise RuntimeError("blocks do not fit")
     headers, payloads = coded
+    segments, ranks = ranked.encode(positions, NUMEL, 0)
     packed = bitmap.encode(positions, NUMEL)
     frame = zstandard.ZstdCompressor(level=19).compress(packed)
     unzip = zstandard.ZstdDecompressor()
@@ -99,6 +101,9 @@ def _decode(rate: float) -> dict[str, Any]:
     def from_rice() -> object:
         return rice.decode(headers, payloads, NUMEL, n)
 
+    def from_ranks() -> object:
+        return ranked.decode(segments, ranks, NUMEL, n, 0)
+
     def from_bitmap() -> object:
         return bitmap.decode(packed, NUMEL, n)
 
@@ -107,6 +112,7 @@ def _decode(rate: float) -> dict[str, Any]:
 
     ways: dict[str, tuple[Callable[[], object], int]] = {
         "rice, numpy": (by_numpy(from_rice), len(headers) + len(payloads)),
+        "ranked, numpy": (by_numpy(from_ranks), len(segments) + len(ranks)),
         "bitmap, numpy": (by_numpy(from_bitmap), len(packed)),
         "bitmap in zstd, numpy": (by_numpy(from_frame), len(frame)),
         "unpackbits and flatnonzero": (
@@ -117,6 +123,7 @@ def _decode(rate: float) -> dict[str, Any]:
     }
     if compiled.is_available():
         ways["rice, compiled"] = (from_rice, len(headers) + len(payloads))
+        ways["ranked, compiled"] = (from_ranks, len(segments) + len(ranks))
         ways["bitmap, compiled"] = (from_bitmap, len(packed))
     return {
         "rate": rate,
@@ -130,6 +137,63 @@ def _decode(rate: float) -> dict[str, Any]:
             for name, (run, nbytes) in ways.items()
         },
     }
+
+
+def _dithered(numel: int, rate: float, *, seed: int) -> np.ndarray:
+    """int64 positions of a dithered selection of magnitudes as fine-tunes have them."""
+    rng = np.random.default_rng(seed % (1 << 32))
+    magnitudes = rng.standard_exponential(numel, dtype=np.float32) ** np.float32(1.5)
+    kept = dither.uniform(seed, 0, numel) < magnitudes * np.float32(rate / math.gamma(2.5))
+    return np.flatnonzero(kept).astype(np.int64)
+
+
+def _tasks(coding: str) -> dict[str, Any]:
+    """Seconds to write and read tasks with tensors and counts of the shipped ones, dithered."""
+    with Container.open(STORE) as store, tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "copy.nps"
+        base = store.base.tensors
+        made = {name: list(_made(store, name, coding)) for name in store.root.tasks}
+        start = time.perf_counter()
+        with ContainerWriter.create(path) as writer:
+            writer.set_base(storage="external", tensors=base)
+            for name, records in made.items():
+                with writer.begin_task(name, dither=name) as task:
+                    for index, record in records:
+                        task.add(base[index].name, dtype=base[index].dtype, base=index,
+                                 shape=base[index].shape, record=record)  # fmt: skip
+                    task.finish()
+            writer.commit()
+        write_s = time.perf_counter() - start
+
+        def read() -> None:
+            with Container.open(path) as copy:
+                for name in copy.root.tasks:
+                    reader = copy.task_reader(name)
+                    for entry in reader:
+                        reader.record(entry)
+
+        return {
+            "coding": coding,
+            "n_tasks": len(made),
+            "n_kept": sum(len(r.positions) for task in made.values() for _, r in task),
+            "nbytes": path.stat().st_size,
+            "write_s": write_s,
+            "read_s": _best_s(read, repeats=5),
+        }
+
+
+def _made(store: Container, task: str, coding: str) -> Iterator[tuple[int, SparseLevels]]:
+    """Dithered records in place of a task's sparse ones."""
+    for entry in store.directory(task).tensors:
+        if entry.base is None or entry.record is None or not entry.record.n_kept:
+            continue
+        tensor = store.base.tensors[entry.base]
+        seed = dither.tensor_seed(task, tensor.name)
+        positions = _dithered(tensor.numel, entry.record.n_kept / tensor.numel, seed=seed)
+        levels = np.where(np.random.default_rng(0).random(positions.size) < 0.5, -1, 1)
+        one = np.ones(1, np.float32)
+        known = seed if coding == "ranks" else None
+        yield entry.base, SparseLevels(tensor.numel, positions, levels.astype(np.int8), one, known)
 
 
 def _open() -> dict[str, Any]:
@@ -287,6 +351,12 @@ def _show(result: dict[str, Any]) -> None:
                           f"{way['bits_per_parameter']:.4f}")  # fmt: skip
     console = Console()
     console.print(table)
+    for tasks in result["tasks"]:
+        console.print(
+            f"{tasks['n_tasks']} tasks, {tasks['n_kept']} kept, by {tasks['coding']}: "
+            f"{tasks['nbytes']} bytes, written in {tasks['write_s']:.2f} s, "
+            f"read in {tasks['read_s'] * 1e3:.0f} ms"
+        )
     opened, read, size = result["open"], result["read"], result["size"]
     console.print(
         f"open, {opened['n_tasks']} tasks: {opened['milliseconds']['p50']:.2f} ms; "

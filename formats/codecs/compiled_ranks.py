@@ -97,13 +97,17 @@ def _loops() -> Loops:
                 first = place + 1
                 place = first + ((at - unary) << k) + np.int64(low & low_mask)
                 unary = at + 1
-                if not is_complement:
-                    first = place
-                stop = min(place, n_flags) if is_complement else min(place + 1, n_flags)
-                if stop - first > flags.size - entry:
-                    return False
-                for flag in range(first, stop):
-                    flags[entry] = flag
+                if is_complement:
+                    stop = min(place, n_flags)
+                    if stop - first > flags.size - entry:
+                        return False
+                    for flag in range(first, stop):
+                        flags[entry] = flag
+                        entry += 1
+                elif place < n_flags:
+                    if entry == flags.size:
+                        return False
+                    flags[entry] = place
                     entry += 1
             if place > n_flags:
                 return False
