@@ -129,8 +129,7 @@ def measure(loaded: Loaded, case: Case, evaluations: int) -> dict[str, Any]:
             lambda: vectors(problem),
             dataclasses.replace(RULES[case.rule], **case.change),
             objective,
-            # A search at a given rate takes three times the evaluations of a rung.
-            plan=Plan(evaluations=evaluations // 3, seed=case.seed),
+            plan=Plan(evaluations=evaluations, seed=case.seed),
             seed=f"{case.seed}:{problem.task}",
         )
         delta = objective.delta(search.at_keep(keep).selection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from nps_store.calibration import Examples, Losses, Quality, Row, Runner, gain_kept, split_rows
+from nps_store.calibration.augment import augment
+from nps_store.calibration.lessons import Lessons
 from nps_store.calibration.quality import gain_lost
+from nps_store.compress.learner import LiveLearner, Place
 from nps_store.errors import CalibrationError
 from nps_store.modeling import Body, Shell
 from nps_store.modeling.live import bind
@@ -19,8 +23,10 @@ from nps_store.sources import GrownBase
 from nps_store.switch import AddAt, Replace, apply_, revert_
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from nps_store.calibration.losses import Float64
@@ -29,8 +35,10 @@ if TYPE_CHECKING:
     from nps_store.search import Selection
     from nps_store.store import Change, Store
 
-SPLIT = (0.5, 0.25, 0.25)
+SPLIT = (0.7, 0.15, 0.15)
 """Shares of the calibration rows for the search, the check of the target, and the measurement."""
+N_LESSON_TEXTS = 4096
+"""Texts to learn the selection from: the search's own and variations of them."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,10 @@ class Calibration:
     same functions that serving uses.
 
     Attributes:
-        measure: What the quality is measured in: the loss where every row has a label (a language
-            model's text is its own) and the fine-tune gains by it, else KL.
+        measure: What the quality is measured in: a language model's loss, to which every token of
+            its text contributes; else the divergence from the dense fine-tune's outputs. (The
+            loss of a hundred labelled examples is uncertain by several percent of the gain, their
+            divergence by one.)
         lacks_gain: Whether there are labels by which the base is no worse than the fine-tune.
         n_truncated: Texts that were longer than the model's limit.
     """
@@ -75,16 +85,19 @@ class Calibration:
         self._fine_tune = fine_tune
         self._options = options
         self._shell = self._build()
-        tokenizer = load_tokenizer(fine_tune.checkpoint.path)
+        self._tokenizer = tokenizer = load_tokenizer(fine_tune.checkpoint.path)
+        self._lessons: Lessons | None = None
         parts = split_rows(rows, SPLIT, seed=options.seed)
         self.n_truncated = 0
-        runners = []
+        runners: list[Runner] = []
         for part in parts:
             # With very few rows a part may be empty; the search's rows then serve for it too.
             examples = Examples.of(
                 part or parts[0] or rows, self._shell, tokenizer, where=f"task {fine_tune.name!r}"
             )
             self.n_truncated += examples.n_truncated
+            if not runners:
+                self._ids = examples.ids
             runners.append(Runner(self._shell, tokenizer, examples))
         dense = self._with(fine_tune.dense_changes(), _own_values, runners, refer=True)
         base = [runner() for runner in runners]
@@ -95,7 +108,8 @@ class Calibration:
         self.lacks_gain = has_labels and not all(
             part.gain("loss") > 0 for part in (self._checked, self._measured)
         )
-        self.measure: Measure = "loss" if has_labels and not self.lacks_gain else "distill"
+        by_loss = self._shell.kind == "generate" and not self.lacks_gain
+        self.measure: Measure = "loss" if by_loss else "distill"
         if any(getattr(losses, options.objective) is None for losses in base):
             raise CalibrationError(
                 f"task {fine_tune.name!r}: objective {options.objective!r} needs a label on every "
@@ -135,6 +149,34 @@ class Calibration:
         resolve = partial(store.resolve, directory=directory)
         (losses,) = self._with(changes, resolve, [self._measured.runner])
         return self._quality(losses, self._measured)
+
+    @contextmanager
+    def learner(self, positions: Mapping[str, NDArray[np.int64]]) -> Iterator[LiveLearner]:
+        """The model's gradient at positions of base tensors, on the search rows and variations of
+        them."""
+        device = self._shell.body.device
+        places = [
+            Place(self._live(name), torch.from_numpy(at).to(device))
+            for name, at in positions.items()
+        ]
+        if self._lessons is None:
+            changes = self._fine_tune.dense_changes()
+            with self._in_place(changes, _own_values):
+                self._lessons = self._teach()
+        learner = LiveLearner(self._lessons, places, device)
+        with learner.watching(self._shell.body.module):
+            yield learner
+
+    def _teach(self) -> Lessons:
+        """Lessons under the weights in place."""
+        ids, seed = self._ids, self._options.seed
+        if self._shell.kind != "generate":
+            n_more = max(N_LESSON_TEXTS - len(ids), 0)
+            special = self._tokenizer.all_special_ids
+            longest = max(map(len, ids))
+            more = augment(ids, count=n_more, special=special, longest=longest, seed=seed)
+            ids = [*ids, *more]
+        return Lessons(self._shell, self._tokenizer, ids, seed=seed)
 
     def _build(self) -> Shell:
         fine_tune, config = self._fine_tune, self._fine_tune.checkpoint.config
@@ -209,13 +251,20 @@ class Calibration:
     ) -> list[Losses]:
         """Losses with a task's own tensors in place, its head included; with `refer`, those are
         the dense fine-tune's."""
+        with self._in_place(changes, resolve):
+            for runner in runners if refer else ():
+                runner.refer_()
+            return [runner() for runner in runners]
+
+    @contextmanager
+    def _in_place(
+        self, changes: Iterable[Change], resolve: Callable[[Change], Tensor]
+    ) -> Iterator[None]:
         head = {name: tensor.clone() for name, tensor in self._shell.head.items()}
         pairs = bind(self._shell, changes, resolve)
         log = apply_((tensor, patch.to(tensor.device)) for tensor, patch in pairs)
         try:
-            for runner in runners if refer else ():
-                runner.refer_()
-            return [runner() for runner in runners]
+            yield
         finally:
             revert_(log)
             self._shell.load_head_(head)

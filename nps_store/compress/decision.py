@@ -62,12 +62,14 @@ class Decision:
         records: The tensors to write; None where everything is kept, since that is large and made
             from the fine-tune at any time.
         absent: Base tensors from which nothing of the task derives.
+        dither: Names the random numbers that the selection was made with.
         meta: What is noted of it.
         stored: What is told of it.
     """
 
     records: tuple[Encoded, ...] | None
     absent: tuple[int, ...]
+    dither: str | None
     meta: dict[str, Any]
     stored: Stored
 
@@ -115,8 +117,9 @@ def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> De
     progress.stage(fine_tune.name, "measure")
     records = None if found is None else tuple(encode(fine_tune, found.selection))
     gone = absent(fine_tune, exact=found is None)
+    dither = None if found is None else found.selection.pool.dither
     encoded = encode(fine_tune, None) if records is None else records
-    with sink.scratch(fine_tune, encoded, absent=gone) as (store, nbytes):
+    with sink.scratch(fine_tune, encoded, absent=gone, dither=dither) as (store, nbytes):
         quality = None if calibration is None else calibration.measure_stored(store)
     stored = Stored(
         name=fine_tune.name,
@@ -142,7 +145,7 @@ def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> De
         },
         **_search_record(found, calibration, options, choice),
     }
-    return Decision(records, gone, meta, stored)
+    return Decision(records, gone, dither, meta, stored)
 
 
 def _now() -> datetime:
@@ -185,5 +188,6 @@ def _search_record(
 
 def _nbytes(fine_tune: FineTune, sink: TaskSink, selection: Selection) -> int:
     gone = absent(fine_tune, exact=False)
-    with sink.scratch(fine_tune, encode(fine_tune, selection), absent=gone) as (_, nbytes):
+    encoded, dither = encode(fine_tune, selection), selection.pool.dither
+    with sink.scratch(fine_tune, encoded, absent=gone, dither=dither) as (_, nbytes):
         return nbytes

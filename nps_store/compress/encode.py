@@ -30,6 +30,12 @@ DENSE_SHARE = 0.3
 """From this share of kept elements on, levels are stored densely: positions would cost more."""
 
 
+def dither_of(task: str, seed: int) -> str:
+    """Names the random numbers by which a task's elements are selected: other tasks have others,
+    since equal numbers would make their selections alike."""
+    return f"{seed}:{task}"
+
+
 @dataclass(frozen=True)
 class Encoded:
     """One tensor as it goes into a store; fields as in `formats.task_writer.TaskWriter.add`."""
@@ -103,9 +109,10 @@ def _kept(
         values = torch.from_numpy(selection.values_in(span)).to(torch.bfloat16)
         return SparseValues(numel, positions, to_bits(values), "BF16")
     levels = selection.levels[span]
-    scales = np.array([selection.scale], dtype=np.float32)
+    scales = np.array([selection.scale_of(base_name)])
+    seed = selection.pool.seed_of(base_name)
     if len(levels) < DENSE_SHARE * numel:
-        return SparseLevels(numel, positions, levels, scales)
+        return SparseLevels(numel, positions, levels, scales, seed)
     dense = np.zeros(numel, dtype=np.int8)
     dense[positions] = levels
     return DenseLevels(numel, dense, scales)

@@ -174,7 +174,14 @@ def _write(
 ) -> None:
     for job, task in zip(admitted, decided, strict=True):
         encoded = task.encoded(job.fine_tune)
-        sink.write(writer, job.fine_tune, encoded, absent=task.absent, meta=task.meta)
+        sink.write(
+            writer,
+            job.fine_tune,
+            encoded,
+            absent=task.absent,
+            dither=task.dither,
+            meta=task.meta,
+        )
     writer.commit()
 
 

@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from nps_store.compress.encode import dither_of
 from nps_store.compress.options import DEFAULT_TARGETS, SAFE_KEEP, Options, Progress
 from nps_store.errors import BudgetTooSmallError
-from nps_store.search import MAX_KEEP, RULES, Found, Plan, RateSearch, Selection, Stopwatch
+from nps_store.search import (
+    MAX_KEEP,
+    RULES,
+    Found,
+    Plan,
+    RateSearch,
+    Refinement,
+    Selection,
+    Stopwatch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +62,13 @@ def choose(
         fine_tune.vectors,
         RULES[options.method],
         calibration,
-        plan=Plan(evaluations=options.evaluations, seed=options.seed),
-        seed=f"{options.seed}:{fine_tune.name}",
+        plan=Plan(
+            evaluations=options.evaluations,
+            refinement=Refinement(steps=options.steps),
+            seed=options.seed,
+        ),
+        seed=dither_of(fine_tune.name, options.seed),
+        learners=None if calibration is None else calibration.learner,
         stopwatch=Stopwatch(options.search_seconds),
         report=lambda keep, loss, count: progress.trial(fine_tune.name, keep, loss, count),
     )
@@ -66,19 +81,20 @@ def choose(
         progress.note(fine_tune.name, f"no calibration data: the safe rate {SAFE_KEEP:g} is kept")
         found = search.at_keep(SAFE_KEEP)
     else:
-        target = target or DEFAULT_TARGETS[calibration.measure == "loss"]
+        target = target or DEFAULT_TARGETS[calibration.measure]
         found = search.at_quality(target)
     return Choice(found, target, search.n_evaluations)
 
 
 def _within(search: RateSearch, budget: int, nbytes_of: Callable[[Selection], int]) -> Found:
-    """The richest rate within a byte budget: sized unsearched, searched, then trimmed to fit."""
+    """The richest rate within a byte budget: sized unsearched, searched, then made to fit, since a
+    learned selection is dearer to code."""
     keep = _keep_for(search.unsearched, budget, nbytes_of)
     found = search.at_keep(keep)
-    while nbytes_of(found.selection) > budget:
-        keep *= 0.99
+    while (nbytes := nbytes_of(found.selection)) > budget:
+        keep *= min(0.99, 0.99 * budget / nbytes)
         if keep < MIN_KEEP:
-            raise _too_small(budget, nbytes_of(found.selection))
+            raise _too_small(budget, nbytes)
         found = replace(search.resize(found, keep), loss=found.loss)
     return found
 

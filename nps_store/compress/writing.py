@@ -77,6 +77,7 @@ class TaskSink:
         encoded: Iterable[Encoded],
         *,
         absent: tuple[int, ...],
+        dither: str | None,
         meta: Mapping[str, Any],
     ) -> TaskEntry:
         """Add one task with its files; not committed."""
@@ -87,7 +88,10 @@ class TaskSink:
             dictionary = like.read_bytes() if like is not None else None
             files[name] = writer.add_file(path.read_bytes(), dictionary=dictionary)
         with writer.begin_task(
-            fine_tune.name, prefix=fine_tune.alignment.prefix, dtype=fine_tune.dtype
+            fine_tune.name,
+            prefix=fine_tune.alignment.prefix,
+            dtype=fine_tune.dtype,
+            dither=dither,
         ) as out:
             for tensor in encoded:
                 out.add(
@@ -102,14 +106,19 @@ class TaskSink:
 
     @contextmanager
     def scratch(
-        self, fine_tune: FineTune, encoded: Iterable[Encoded], *, absent: tuple[int, ...]
+        self,
+        fine_tune: FineTune,
+        encoded: Iterable[Encoded],
+        *,
+        absent: tuple[int, ...],
+        dither: str | None,
     ) -> Iterator[tuple[Store, int]]:
         """A throw-away store that holds just this task, and the bytes the task takes in it."""
         with tempfile.TemporaryDirectory(prefix="nps-scratch-") as directory:
             path = Path(directory) / "scratch.nps"
             with ContainerWriter.create(path) as writer:
                 self.set_base(writer, embed=False, name="base", path_hint=None)
-                self.write(writer, fine_tune, encoded, absent=absent, meta={})
+                self.write(writer, fine_tune, encoded, absent=absent, dither=dither, meta={})
                 writer.commit()
             with Container.open(path) as container:
                 nbytes = task_nbytes(container, fine_tune.name)

@@ -103,12 +103,7 @@ class Shell:
     @torch.inference_mode()
     def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits of a classifier [n, n_labels], or of a language model [n, length, vocabulary]."""
-        if self.kind == "generate":
-            # Padding stands behind the text, where causal attention never looks: no mask needed.
-            logits: Tensor = self._model(input_ids=batch["input_ids"], use_cache=False).logits
-        else:
-            logits = self._model(**batch).logits
-        return logits
+        return self._logits(batch)
 
     @torch.inference_mode()
     def run(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -129,6 +124,27 @@ class Shell:
         if multi_label or logits.shape[-1] == 1:
             return logits.sigmoid()
         return logits.softmax(-1)
+
+    def trace(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (vectors of a bare body) and the body's last hidden states [n, length, dim], both
+        differentiable where gradients are enabled."""
+        seen: list[Tensor] = []
+        hook = self.body.backbone.register_forward_hook(lambda _m, _i, out: seen.append(out[0]))
+        try:
+            if self.kind == "embed":
+                hidden = self._model(**batch).last_hidden_state.float()
+                return self.pooling(hidden, batch["attention_mask"]), seen[-1]
+            return self._logits(batch), seen[-1]
+        finally:
+            hook.remove()
+
+    def _logits(self, batch: Mapping[str, Tensor]) -> Tensor:
+        if self.kind == "generate":
+            # Padding stands behind the text, where causal attention never looks: no mask needed.
+            logits: Tensor = self._model(input_ids=batch["input_ids"], use_cache=False).logits
+        else:
+            logits = self._model(**batch).logits
+        return logits
 
     def _check_body(self) -> None:
         """The body was built from the base's configuration; the task's must want the same."""

@@ -5,6 +5,7 @@ Sees arrays and a callable objective; knows no files, no model class and no serv
 
 from nps_store.search.continuation import MAX_KEEP, Found, Objective, Plan, RateSearch
 from nps_store.search.optimizer import Stopwatch
+from nps_store.search.refinement import Learner, Refinement
 from nps_store.search.rule import RULES, Rule
 from nps_store.search.selection import Candidate, Selection
 
@@ -13,9 +14,11 @@ __all__ = [
     "RULES",
     "Candidate",
     "Found",
+    "Learner",
     "Objective",
     "Plan",
     "RateSearch",
+    "Refinement",
     "Rule",
     "Selection",
     "Stopwatch",

@@ -1,28 +1,40 @@
 """The cheapest rate that meets a quality target, by continuation.
 
 A search that starts where the model is broken finds no direction. So the rate starts where the
-target is surely met and shrinks, each rung starting from the last rung's solution.
+target is about met and moves from there, each rung starting from the last rung's solution.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from nps_store.search.optimizer import Stopwatch, Trial, Vector, minimize
 from nps_store.search.pool import Pool, TaskVectors, collect
+from nps_store.search.refinement import MARGIN, Learner, Near, Refinement
 from nps_store.search.selection import Candidate, Selection, Selector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
 
     from nps_store.search.rule import Rule
+
+    Learners = Callable[[Mapping[str, NDArray[np.int64]]], AbstractContextManager[Learner]]
 
 # The weights that matter most grow with magnitude: a ramp over the bands is the first guess.
 TILTS = (0.0, 0.5, 1.0, 1.5)
 MAX_KEEP = 0.7
+# The share of the gain lost falls with about this power of the rate (measured from .2 % to 2 %).
+_DECAY = 0.7
+_MOST_RUNGS = 12
+_BROKEN = 0.5
+_CLOSE = 1.15
+"""Two rates closer than this factor are not told apart."""
 
 
 class Objective(Protocol):
@@ -41,17 +53,18 @@ class Plan:
     """How long to search and where.
 
     Attributes:
-        evaluations: Model evaluations a rung, at most (half of them where there is no need).
+        evaluations: Model evaluations of the weight search, at most, at the first rate that is
+            tried; later rates start from its solution and take a third.
         sigma: First standard deviation of the log weights.
         start_keep: First kept fraction.
-        shrink: Factor from rung to rung.
+        refinement: How the selection is learned, where the model can be differentiated.
         seed: Of the search and of the dither.
     """
 
     evaluations: int = 60
     sigma: float = 0.4
-    start_keep: float = 0.01
-    shrink: float = 0.7
+    start_keep: float = 0.006
+    refinement: Refinement = field(default_factory=Refinement)
     seed: int = 0
 
 
@@ -89,6 +102,7 @@ class RateSearch:
         *,
         plan: Plan,
         seed: str,
+        learners: Learners | None = None,
         stopwatch: Stopwatch | None = None,
         report: Callable[[float, float, int], None] | None = None,
     ) -> None:
@@ -100,6 +114,8 @@ class RateSearch:
             objective: None to select without looking at any data.
             plan: How long and where to search.
             seed: Names the dither; different for every task.
+            learners: Makes the model's gradient at given positions of the tensors available, or
+                None where the model cannot be differentiated.
             stopwatch: Ends the search early, at the best solution so far.
             report: Called with kept fraction, best loss so far and number of evaluations.
         """
@@ -108,6 +124,7 @@ class RateSearch:
         self._objective = objective
         self._plan = plan
         self._seed = seed
+        self._learners = learners
         self._clock = stopwatch or Stopwatch()
         self._report = report
         self._selector: Selector | None = None
@@ -115,53 +132,76 @@ class RateSearch:
         self.n_evaluations = 0
 
     def at_keep(self, keep: float) -> Found:
-        """The best candidate at a given kept fraction."""
-        start = self._first(keep)
-        if self._objective is None:
-            return self._found(keep, start, check=float("nan"))
-        trial = self._improve(keep, start, 3 * self._plan.evaluations, good_enough=0.0)
-        return self._found(keep, trial, check=self._check(keep, trial))
+        """The best that is found at a given kept fraction."""
+        trial = self._first(keep)
+        return self._finish(keep, self._improve(keep, trial, self._plan.evaluations))
 
     def at_quality(self, target: float) -> Found:
-        """The smallest kept fraction at which the check data keep `target` of the gain.
+        """About the smallest kept fraction at which the check data keep `target` of the gain.
 
         Where even the largest fraction misses it, the result's `check` says so.
         """
         keep = self._plan.start_keep
-        found = self._rung(keep, self._first(keep), target)
-        while found.check < target and keep < MAX_KEEP:
-            keep = min(2 * keep, MAX_KEEP)
-            found = self._rung(keep, self._first(keep), target)
-        if found.check < target:
-            return found
-        factor = self._plan.shrink
-        while factor < 0.9 and not self._clock.over and found.selection.n_kept > 1:
-            keep = found.keep * factor
-            tried = self._rung(keep, self._trial(keep, found.candidate), target)
+        tried = self._finish(keep, self._improve(keep, self._first(keep), self._plan.evaluations))
+        best: Found | None = None
+        missed = 0.0
+        for _ in range(_MOST_RUNGS):
             if tried.check >= target:
-                found = tried
+                best = tried
             else:
-                factor = factor**0.5
-        return found
+                missed = max(missed, tried.keep)
+            floor = tried.selection.n_kept <= 1 or self._clock.over
+            if (best and floor) or (best is None and missed >= MAX_KEEP):
+                break
+            keep = self._next_keep(tried, best, missed, target)
+            if best and best.keep < _CLOSE * max(keep, missed):
+                break
+            tried = self._finish(keep, self._from(tried, keep))
+        return best or tried
 
     def unsearched(self, keep: float) -> Selection:
         """What is kept at a fraction with all weights at one."""
         return self._select(keep)
 
     def resize(self, found: Found, keep: float) -> Found:
-        """The same candidate at a smaller kept fraction, without further search."""
-        trial = Trial(found.candidate.vector(), float("nan"))
-        return self._found(keep, trial, check=float("nan"))
+        """The same weights at a smaller kept fraction, without further search."""
+        return self._finish(keep, Trial(found.candidate.vector(), float("nan")))
 
-    def _rung(self, keep: float, start: Trial, target: float) -> Found:
-        """Search at one rate, only as long as it promises to reach the target."""
-        budget = self._plan.evaluations
-        trial = self._improve(keep, start, budget, good_enough=0.5 * (1 - target))
-        found = self._found(keep, trial, check=self._check(keep, trial))
-        if found.check < target and trial.value < 2 * (1 - target):
-            trial = self._improve(keep, trial, budget, good_enough=0.0)
-            found = self._found(keep, trial, check=self._check(keep, trial))
-        return found
+    def _next_keep(self, tried: Found, best: Found | None, missed: float, target: float) -> float:
+        """Where the loss should just meet the target, by its usual decay with the rate."""
+        ratio = max((1 - tried.check) / max(1 - target, 1e-9), 1e-3)
+        keep = tried.keep * float(np.clip(1.05 * ratio ** (1 / _DECAY), 0.3, 4.0))
+        if best and missed:
+            gap = best.keep / missed
+            return float(np.clip(keep, missed * gap**0.25, missed * gap**0.75))
+        if best:
+            return keep
+        return min(max(keep, 1.3 * tried.keep), MAX_KEEP)
+
+    def _from(self, tried: Found, keep: float) -> Trial:
+        """The best weights at another rate, from a solution that may be a broken one."""
+        start, evaluations = self._trial(keep, tried.candidate), self._plan.evaluations
+        if tried.check < _BROKEN:
+            start = min(start, self._first(keep), key=lambda trial: trial.value)
+            return self._improve(keep, start, evaluations)
+        return self._improve(keep, start, evaluations // 3)
+
+    def _finish(self, keep: float, trial: Trial) -> Found:
+        """Select, learn the selection, and check it."""
+        candidate = Candidate.from_vector(trial.x)
+        selection = self._refine(self._select(keep, candidate))
+        check = float("nan") if self._objective is None else self._objective.check(selection)
+        return Found(selection, candidate, keep, trial.value, check)
+
+    def _refine(self, selection: Selection) -> Selection:
+        how = self._plan.refinement
+        if self._learners is None or self._selector is None or not how.steps:
+            return selection
+        if not self._rule.searched or selection.levels is None or not selection.n_kept:
+            return selection
+        near = Near(self._selector, selection)
+        with self._learners(near.positions) as learner:
+            return near.learn(learner, how, stopwatch=self._clock)
 
     def _first(self, keep: float) -> Trial:
         """The best ramp over the bands."""
@@ -173,8 +213,8 @@ class RateSearch:
         ramps = [Candidate(tuple((tilt * octaves).tolist())) for tilt in TILTS]
         return min((self._trial(keep, ramp) for ramp in ramps), key=lambda trial: trial.value)
 
-    def _improve(self, keep: float, start: Trial, budget: int, *, good_enough: float) -> Trial:
-        if not self._rule.searched or start.value <= good_enough:
+    def _improve(self, keep: float, start: Trial, budget: int) -> Trial:
+        if not self._rule.searched or self._objective is None or start.value <= 0:
             return start
         return minimize(
             lambda x: self._loss(keep, x),
@@ -182,7 +222,7 @@ class RateSearch:
             sigma=self._plan.sigma,
             seed=self._plan.seed + self.n_evaluations,
             max_evaluations=budget,
-            good_enough=good_enough,
+            good_enough=0.0,
             stopwatch=self._clock,
         )
 
@@ -201,20 +241,13 @@ class RateSearch:
             self._report(keep, loss, self.n_evaluations)
         return loss
 
-    def _check(self, keep: float, trial: Trial) -> float:
-        if self._objective is None:
-            return float("nan")
-        return self._objective.check(self._select(keep, Candidate.from_vector(trial.x)))
-
-    def _found(self, keep: float, trial: Trial, *, check: float) -> Found:
-        candidate = Candidate.from_vector(trial.x)
-        return Found(self._select(keep, candidate), candidate, keep, trial.value, check)
-
     def _select(self, keep: float, candidate: Candidate | None = None) -> Selection:
         self._numel = self._numel or sum(len(flat) for _, flat in self._vectors())
         n_keep = max(1, round(keep * self._numel))
         if self._selector is None or n_keep > self._selector.pool.max_keep:
-            pool = collect(self._vectors, rule=self._rule, max_keep=n_keep, seed=self._seed)
+            spare = np.exp(MARGIN) if self._learners is not None else 1.0
+            most = int(np.ceil(1.1 * spare * n_keep))
+            pool = collect(self._vectors, rule=self._rule, max_keep=most, seed=self._seed)
             self._selector = Selector(pool)
         return self._selector.select(
             candidate or Candidate.neutral(self._rule.n_bands), keep=n_keep

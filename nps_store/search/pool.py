@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from formats.dither import tensor_seed, uniform
 from nps_store.search.rule import Float32, Rule
-from nps_store.search.uniform import uniform
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +35,7 @@ class Pool:
 
     Attributes:
         rule: The rule that scored them.
+        dither: Names the random numbers that they were scored with.
         tensors: Names of the tensors.
         starts: int64 [n_tensors + 1], each tensor's slice of the arrays below.
         position: uint32 [n], flat index in the tensor.
@@ -48,6 +49,7 @@ class Pool:
     """
 
     rule: Rule
+    dither: str
     tensors: tuple[str, ...]
     starts: NDArray[np.int64]
     position: NDArray[np.uint32]
@@ -58,6 +60,11 @@ class Pool:
     n_changed: int
     energy: NDArray[np.float64]
     max_keep: int
+
+    def seed_of(self, tensor: str) -> int | None:
+        """Seed of a tensor's random numbers, where selection depends on them."""
+        is_random = self.rule.dithered or self.rule.random
+        return tensor_seed(self.dither, tensor) if is_random else None
 
 
 def collect(vectors: TaskVectors, *, rule: Rule, max_keep: int, seed: str) -> Pool:
@@ -72,7 +79,7 @@ def collect(vectors: TaskVectors, *, rule: Rule, max_keep: int, seed: str) -> Po
         max_keep: The most elements that a candidate may keep, at least 1.
         seed: Names the random numbers; another task must use another seed.
     """
-    edges = _band_edges(vectors, rule.n_bands)
+    edges = _band_edges(vectors, rule)
     histogram = np.zeros((rule.n_bands, _N_BINS), dtype=np.int64)
     for chunk in _scored(vectors, rule, seed, edges):
         cell = _bins(chunk.score) + _N_BINS * chunk.band.astype(np.int64)
@@ -99,6 +106,7 @@ def collect(vectors: TaskVectors, *, rule: Rule, max_keep: int, seed: str) -> Po
         n_changed += int(np.count_nonzero(chunk.tau))
     return Pool(
         rule=rule,
+        dither=seed,
         tensors=tuple(counts),
         starts=np.cumsum([0, *counts.values()], dtype=np.int64),
         position=position,
@@ -130,34 +138,44 @@ class _Scored:
 
 def _scored(vectors: TaskVectors, rule: Rule, seed: str, edges: Float32) -> Iterator[_Scored]:
     for tensor, flat in vectors():
+        key = tensor_seed(seed, tensor)
+        strength = rule.strength(flat)
         for start in range(0, max(len(flat), 1), _CHUNK):
-            tau = flat[start : start + _CHUNK]
-            magnitude = np.abs(tau)
-            score = rule.score(magnitude, uniform(seed, tensor, start, len(tau)))
-            band = np.searchsorted(edges, magnitude, side="right").astype(np.uint8)
+            run = slice(start, start + _CHUNK)
+            tau = flat[run]
+            score = rule.score(strength[run], uniform(key, start, len(tau)))
+            band = np.searchsorted(edges, strength[run], side="right").astype(np.uint8)
             position = np.arange(start, start + len(tau), dtype=np.uint32)
             yield _Scored(tensor, position, tau, score, band)
 
 
-def _band_edges(vectors: TaskVectors, n_bands: int) -> Float32:
-    """Lower edges of bands 1 .. n_bands-1, log-spaced in magnitude below the largest one.
+def _band_edges(vectors: TaskVectors, rule: Rule) -> Float32:
+    """Lower edges of bands 1 .. n_bands-1.
 
-    The lowest edge stands where the magnitudes below it hold 2 % of the energy; elements under it
-    share band 0.
+    Log-spaced ones lie below the largest magnitude; the lowest stands where the magnitudes below it
+    hold 2 % of the energy, and elements under it share band 0. Equal-count ones divide the elements
+    that are not zero.
     """
-    if n_bands == 1:
+    if rule.n_bands == 1:
         return np.empty(0, dtype=np.float32)
     count = np.zeros(_N_BINS, dtype=np.int64)
     for _, flat in vectors():
+        strength = rule.strength(flat)
         for start in range(0, len(flat), _CHUNK):
-            count += np.bincount(_bins(np.abs(flat[start : start + _CHUNK])), minlength=_N_BINS)
+            count += np.bincount(_bins(strength[start : start + _CHUNK]), minlength=_N_BINS)
     magnitude = (np.arange(_N_BINS, dtype=np.uint32) << _SHIFT).view(np.float32)
     magnitude[~np.isfinite(magnitude)] = 0
+    count[0] = 0
+    if not count.any():
+        return np.zeros(rule.n_bands - 1, dtype=np.float32)
+    if rule.spacing == "count":
+        shares = np.arange(1, rule.n_bands) / rule.n_bands
+        below = np.cumsum(count)
+        edges: Float32 = magnitude[np.searchsorted(below, shares * below[-1])]
+        return edges
     energy = np.cumsum(count * np.square(magnitude, dtype=np.float64))
-    if energy[-1] == 0:
-        return np.zeros(n_bands - 1, dtype=np.float32)
     low, high = np.searchsorted(energy, np.array([0.02, 0.9999]) * energy[-1])
-    return np.geomspace(magnitude[low], magnitude[high], n_bands)[:-1].astype(np.float32)
+    return np.geomspace(magnitude[low], magnitude[high], rule.n_bands)[:-1].astype(np.float32)
 
 
 def _bins(values: Float32) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ is nothing but one threshold a band.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ class Rule:
         levels: Stored as sign and integer level with one common scale; else with real values.
         n_bands: Magnitude bands with a weight each; 1 means nothing to search but the scale.
         searched: Whether band weights and scale are searched on calibration data.
+        spacing: Bands of equal width in log magnitude ("log"), or of equal count ("count").
+        scope: Whether magnitudes compete in the whole model ("global"), or stand for their rank
+            in their own tensor ("tensor"), so that each keeps the same share.
     """
 
     name: str
@@ -34,6 +38,18 @@ class Rule:
     levels: bool = False
     n_bands: int = 1
     searched: bool = False
+    spacing: Literal["log", "count"] = "log"
+    scope: Literal["global", "tensor"] = "global"
+
+    def strength(self, flat: Float32) -> Float32:
+        """What elements compete by, float32 like a tensor's task vector: the magnitude, or
+        n / (1 + number of larger ones in the tensor); 0 where the task vector is 0."""
+        magnitude = np.abs(flat)
+        if self.scope == "global" or not len(flat):
+            return magnitude
+        rank = np.empty(len(flat), dtype=np.float32)
+        rank[np.argsort(-magnitude, kind="stable")] = np.arange(1, len(flat) + 1)
+        return np.where(magnitude > 0, len(flat) / rank, np.float32(0)).astype(np.float32)
 
     def score(self, magnitude: Float32, u: Float32) -> Float32:
         """Score per element, float32; 0 where the task vector is 0 (never kept)."""

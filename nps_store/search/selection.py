@@ -59,17 +59,19 @@ class Selection:
 
     Attributes:
         pool: Where the elements come from.
+        candidate: What it was made by.
         kept: int64 [n], indices into the pool's arrays, increasing.
         levels: int8 [n] sign and magnitude level, or None where real values are stored.
         reals: float32 [n] values where real ones are stored, else None.
-        scale: The value of one level (0 where real values are stored).
+        scales: float32 [n_tensors], the value of one level (0 where real values are stored).
     """
 
     pool: Pool
+    candidate: Candidate
     kept: NDArray[np.int64]
     levels: NDArray[np.int8] | None
     reals: Float32 | None
-    scale: float
+    scales: Float32
 
     @property
     def n_kept(self) -> int:
@@ -86,6 +88,10 @@ class Selection:
             if end > start
         }
 
+    @cached_property
+    def _element_scales(self) -> Float32:
+        return np.repeat(self.scales, np.diff(np.searchsorted(self.kept, self.pool.starts)))
+
     @property
     def values(self) -> Float32:
         """float32 [n] to be added to the base."""
@@ -97,7 +103,11 @@ class Selection:
             return self.reals[span]
         if self.levels is None:
             raise ValueError("a selection has levels or real values; this one has neither")
-        return self.levels[span] * np.float32(self.scale)
+        return self.levels[span] * self._element_scales[span]
+
+    def scale_of(self, name: str) -> np.float32:
+        """The value of one level in a tensor."""
+        return np.float32(self.scales[self.pool.tensors.index(name)])
 
     def positions_in(self, span: slice) -> NDArray[np.int64]:
         """Flat positions in their tensor of the elements of a slice, int64."""
@@ -129,14 +139,16 @@ class Selector:
             weights = np.exp(np.asarray(candidate.log_weights))[pool.band[kept]]
             if pool.rule.random:
                 scale *= pool.n_changed / max(len(kept), 1)
-            return Selection(
-                pool, kept, None, (pool.tau[kept] * weights * scale).astype(np.float32), 0.0
-            )
+            reals = (pool.tau[kept] * weights * scale).astype(np.float32)
+            return Selection(pool, candidate, kept, None, reals, self._same(0.0))
         levels, projection = self._levels(kept, thresholds)
         # The common value is the one whose projection on the task vector is the task vector's own,
         # so that scale 1 is unbiased whatever the weights.
-        step = np.float32(scale * float(pool.energy.sum()) / projection if projection else 0.0)
-        return Selection(pool, kept, levels, None, float(step))
+        step = scale * float(pool.energy.sum()) / projection if projection else 0.0
+        return Selection(pool, candidate, kept, levels, None, self._same(step))
+
+    def _same(self, scale: float) -> Float32:
+        return np.full(len(self.pool.tensors), scale, dtype=np.float32)
 
     def thresholds(self, candidate: Candidate, keep: int) -> Float32:
         """Score each band's elements must reach, so that `keep` are kept in all (at most);

@@ -8,7 +8,7 @@ from nps_store.compress import Options, TaskSource, add, compress
 from nps_store.store import Store
 from tests.nps_store.models import edit, same
 
-QUICK = {"evaluations": 10}
+QUICK = {"evaluations": 10, "steps": 10}
 
 
 def test_equal_seeds_give_equal_weights_and_others_do_not(zoo, tmp_path):

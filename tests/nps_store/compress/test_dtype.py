@@ -10,7 +10,7 @@ from nps_store.evaluate import evaluate_task
 from nps_store.store import Store
 from tests.nps_store.models import cast
 
-QUICK = {"evaluations": 10}
+QUICK = {"evaluations": 10, "steps": 10}
 
 
 @pytest.mark.parametrize("base_dtype", [torch.bfloat16, torch.float16, torch.float64])

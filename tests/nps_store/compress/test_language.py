@@ -19,7 +19,7 @@ def language(request, tmp_path_factory):
 
 @pytest.mark.parametrize("objective", ["distill", "loss"])
 def test_a_fraction_is_kept_and_measured_on_text_alone(language, tmp_path, objective):
-    options = Options(keep=0.3, objective=objective, evaluations=6)
+    options = Options(keep=0.3, objective=objective, evaluations=6, steps=5)
     (stored,) = compress(language.base, [language.source], tmp_path / "s.nps", options=options)
     assert stored.quality.measure == "loss"
     assert 0.5 < stored.quality.value <= 1.2
@@ -47,7 +47,7 @@ def test_a_richer_rate_keeps_more(language, tmp_path):
 def test_evaluation_frames_the_stored_task(language, tmp_path):
     data = write_texts(tmp_path / "test.jsonl", texts(30, shift=5, seed=8))
     compress(language.base, [language.source], tmp_path / "s.nps",
-             options=Options(keep=0.3, evaluations=6))  # fmt: skip
+             options=Options(keep=0.3, evaluations=6, steps=5))  # fmt: skip
     with Store.open(tmp_path / "s.nps") as store:
         found = evaluate_task(store, "task", data=data, dense=language.dense)
         alone = evaluate_task(store, "task", data=data)

@@ -10,7 +10,7 @@ from nps_store.compress import Options, Silent, TaskSource, add, compress
 from nps_store.errors import BadOptionError, CalibrationError
 from tests.nps_store.models import edit, write_rows
 
-QUICK = {"evaluations": 8}
+QUICK = {"evaluations": 8, "steps": 10}
 
 
 class Listener(Silent):

@@ -151,7 +151,7 @@ def test_a_grown_vocabulary_grows_the_output_layer_too(language, tmp_path):
     save(model, tmp_path / "grown")
     data = write_texts(tmp_path / "data.jsonl", texts(12, shift=5, seed=6))
     source = TaskSource("task", tmp_path / "grown", data)
-    options = Options(keep=0.5, evaluations=3)
+    options = Options(keep=0.5, evaluations=3, steps=5)
     (stored,) = compress(language.base, [source], tmp_path / "s.nps", options=options)
     assert stored.quality.value > 0.5
     with Store.open(tmp_path / "s.nps") as store:

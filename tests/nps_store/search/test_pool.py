@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -113,3 +115,24 @@ def test_a_fine_tune_equal_to_its_base_keeps_nothing(name):
     kept = selector(vectors, rule, 10).select(Candidate.neutral(rule.n_bands), keep=10)
     assert kept.n_kept == 0
     assert list(kept.tensors()) == []
+
+
+def test_equal_count_bands_hold_equal_counts():
+    rule = dataclasses.replace(RULES["topk"], spacing="count")
+    pool, _ = everything(Vectors((20_000,), zeros=0.2), rule)
+    counts = np.bincount(pool.band, minlength=6)
+    assert counts == pytest.approx(np.full(6, counts.sum() / 6), rel=0.03)
+
+
+def test_tensor_scope_keeps_the_same_share_of_each_tensor():
+    vectors = Vectors((500, 4000, 1000))
+    vectors.arrays["tensor.1"] *= 100
+    rule = dataclasses.replace(RULES["magnitude"], scope="tensor")
+    made = selector(vectors, rule, 550).select(Candidate.neutral(1), keep=550)
+    sizes = {name: len(positions) for name, _, positions in made.tensors()}
+    assert sizes == {"tensor.0": 50, "tensor.1": 400, "tensor.2": 100}
+    for name, span, positions in made.tensors():
+        tau = vectors.arrays[name]
+        largest = np.sort(np.argsort(-np.abs(tau))[: len(positions)])
+        assert np.array_equal(positions, largest)
+        assert np.array_equal(made.values_in(span), tau[positions])

@@ -103,7 +103,7 @@ def test_a_level_is_the_dithered_rounding_of_the_weighted_element(log_weights, s
     near = np.abs(exact - np.round(exact)) < 1e-5  # u is read back from a float32 quotient
     assert np.array_equal(np.abs(kept.levels)[~near], level[~near])
     assert np.array_equal(np.sign(kept.levels), np.sign(tau))
-    assert kept.values == pytest.approx(kept.levels * kept.scale, rel=1e-6)
+    assert kept.values == pytest.approx(kept.levels * kept.scales[0], rel=1e-6)
 
 
 @pytest.mark.parametrize("keep", [0.02, 0.3, 0.7, 1.0])

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from formats.dither import tensor_seed, uniform
 from nps_store.search.pool import collect
 from nps_store.search.selection import Selector
-from nps_store.search.uniform import uniform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,9 @@ class Vectors:
 
     @property
     def u(self) -> NDArray[np.float32]:
-        return np.concatenate([uniform(SEED, n, 0, len(a)) for n, a in self.arrays.items()])
+        return np.concatenate(
+            [uniform(tensor_seed(SEED, n), 0, len(a)) for n, a in self.arrays.items()]
+        )
 
 
 def selector(vectors: Vectors, rule: Rule, max_keep: int, *, seed: str = SEED) -> Selector:

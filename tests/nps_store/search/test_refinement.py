@@ -1,0 +1,142 @@
+"""Learned selection, on a linear model whose gradient is known."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from nps_store.errors import NonFiniteObjectiveError
+from nps_store.search import RULES, Candidate, Refinement, Stopwatch
+from nps_store.search.refinement import MARGIN, Near
+from tests.nps_store.search.vectors import Vectors, dense, flat_positions, selector
+
+KEEP = 150
+
+
+class Linear:
+    """Outputs of a linear model of the task vector, to be those of the whole task vector."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, vectors: Vectors, near: Near, *, n_outputs: int = 40) -> None:
+        maps = np.random.default_rng(1).standard_normal((n_outputs, len(vectors.flat)))
+        starts = np.cumsum([0, *map(len, vectors.arrays.values())])
+        start_of = dict(zip(vectors.arrays, starts, strict=False))
+        flat = [start_of[name] + positions for name, positions in near.positions.items()]
+        self.wanted = torch.from_numpy(maps @ vectors.flat.astype(np.float64)).float()
+        self.map = torch.from_numpy(maps[:, np.concatenate(flat)]).float()
+        self.whole = torch.from_numpy(maps).float()
+
+    def __call__(self, values):
+        error = self.map @ values - self.wanted
+        return float(error.square().sum()), 2 * self.map.T @ error
+
+    def error(self, delta) -> float:
+        return float((self.whole @ torch.from_numpy(delta) - self.wanted).square().sum())
+
+
+def prepared(vectors, keep=KEEP, rule="nps"):
+    chooser = selector(vectors, RULES[rule], len(vectors.flat))
+    selection = chooser.select(Candidate.neutral(RULES[rule].n_bands), keep=keep)
+    return selection, Near(chooser, selection)
+
+
+def test_learning_comes_closer_with_as_many_elements():
+    vectors = Vectors((400, 1, 900, 700))
+    selection, near = prepared(vectors)
+    learner = Linear(vectors, near)
+    learned = near.learn(learner, Refinement(steps=200))
+    assert learned.n_kept == selection.n_kept == KEEP
+    before, after = (learner.error(dense(vectors, one)) for one in (selection, learned))
+    assert after < 0.2 * before
+
+
+def test_only_near_elements_are_kept_with_their_own_signs():
+    vectors = Vectors((400, 1, 900, 700))
+    _, near = prepared(vectors)
+    learned = near.learn(Linear(vectors, near), Refinement(steps=50))
+    assert np.isin(learned.kept, near.index).all()
+    assert (np.diff(learned.kept) > 0).all()
+    tau = vectors.flat[flat_positions(vectors, learned)]
+    assert np.array_equal(np.sign(learned.levels), np.sign(tau))
+
+
+def test_near_is_all_within_the_margin():
+    vectors = Vectors((3000,))
+    selection, near = prepared(vectors)
+    scores = near._selection.pool.score
+    cut = scores[selection.kept].min() * math.exp(-MARGIN)
+    assert np.array_equal(near.index, np.flatnonzero(scores >= cut))
+    assert np.isin(selection.kept, near.index).all()
+    positions = np.concatenate(list(near.positions.values()))
+    assert np.array_equal(positions, selection.pool.position[near.index])
+
+
+def test_scales_are_each_tensors_own():
+    """A tensor whose values are twice too large is scaled down, and only that one."""
+    vectors = Vectors((600, 600))
+    selection, near = prepared(vectors)
+    first = len(near.positions["tensor.0"])
+
+    class Shrink:
+        device = torch.device("cpu")
+
+        def __call__(self, values):
+            gradient = torch.zeros_like(values)
+            gradient[:first] = values[:first]
+            return float(values[:first].square().sum()), gradient
+
+    learned = near.learn(Shrink(), Refinement(steps=30, rate=0.0))
+    assert learned.scales[0] < 0.9 * selection.scales[0]
+    assert learned.scales[1] == selection.scales[1]
+    assert np.array_equal(learned.kept, selection.kept)
+
+
+def test_equal_arguments_give_equal_selections():
+    vectors = Vectors((400, 900))
+    made = []
+    for _ in range(2):
+        _, near = prepared(vectors)
+        made.append(dense(vectors, near.learn(Linear(vectors, near), Refinement(steps=40))))
+    assert np.array_equal(*made)
+
+
+def test_without_steps_nothing_changes():
+    vectors = Vectors((400, 900))
+    selection, near = prepared(vectors)
+    learned = near.learn(Linear(vectors, near), Refinement(steps=0))
+    assert np.array_equal(dense(vectors, learned), dense(vectors, selection))
+
+
+def test_a_loss_that_is_no_number_is_refused():
+    _, near = prepared(Vectors((400,)), keep=20)
+
+    class Broken:
+        device = torch.device("cpu")
+
+        def __call__(self, values):
+            return math.nan, values
+
+    with pytest.raises(NonFiniteObjectiveError, match="step 1 "):
+        near.learn(Broken(), Refinement(steps=3))
+
+
+def test_the_stopwatch_ends_it():
+    vectors = Vectors((400, 900))
+    _, near = prepared(vectors)
+    linear = Linear(vectors, near)
+
+    class Slow:
+        device = torch.device("cpu")
+
+        def __call__(self, values):
+            time.sleep(0.02)
+            return linear(values)
+
+    began = time.monotonic()
+    near.learn(Slow(), Refinement(steps=10_000), stopwatch=Stopwatch(0.2))
+    assert time.monotonic() - began < 1.5
