@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmarks import debian, minilm
 from benchmarks.machine import circumstances
-from nps_store.cli.output import CompressProgress
+from nps_store.cli.progress import CompressProgress
 from nps_store.compress import Options, TaskSource, compress
 from nps_store.evaluate import evaluate_task
 from nps_store.store import Store

@@ -12,6 +12,8 @@ __all__ = [
     "CalibrationError",
     "DiskFullError",
     "InputOutputError",
+    "JournalDamagedError",
+    "JournalMismatchError",
     "ModelDirectoryMissingError",
     "ModelLoadError",
     "NoSuchFileError",
@@ -140,6 +142,20 @@ class InputOutputError(NpsError, OSError):
 
     id = "io.error"
     exit_code = 47
+
+
+class JournalDamagedError(NpsError, ValueError):
+    """A line of a search's journal cannot be read."""
+
+    id = "search.journal_damaged"
+    exit_code = 39
+
+
+class JournalMismatchError(NpsError, ValueError):
+    """The journal is of another search: other models, data, options or versions."""
+
+    id = "search.journal_mismatch"
+    exit_code = 49
 
 
 class WorkerLostError(NpsError, RuntimeError):

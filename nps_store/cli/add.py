@@ -9,7 +9,7 @@ import typer
 from nps_store.cli import arguments as arg
 from nps_store.cli.asked import Asked, asking
 from nps_store.cli.compress import document, summary
-from nps_store.cli.output import CompressProgress, emit
+from nps_store.cli.output import emit
 
 
 @asking
@@ -26,7 +26,7 @@ def add(
     """
     from nps_store.compress import add as run
 
-    with CompressProgress(quiet=as_json) as progress:
+    with asked.progress(quiet=as_json) as progress:
         stored = run(
             store,
             asked.sources(),
@@ -34,6 +34,7 @@ def add(
             options=asked.options(),
             replace=replace,
             jobs=asked.jobs,
+            journal=asked.journal,
             progress=progress,
         )
     emit(document("nps.add/1", store, stored), as_json=as_json, text=summary(stored))

@@ -86,7 +86,21 @@ Jobs = Annotated[
         "of its own in memory; on a GPU they all share the device."
     ),
 ]
-Evaluations = Annotated[int, typer.Option(help="Model evaluations of the search at each rate.")]
+JournalDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--journal",
+        help="Directory to record every trial of the search in: the same command, given again "
+        "after it was stopped, goes on from there to the identical result.",
+    ),
+]
+Evaluations = Annotated[int, typer.Option(help="Model evaluations of the weight search.")]
+Steps = Annotated[
+    int,
+    typer.Option(
+        help="Steps of learning the selection by gradients, at each rate; 0 leaves it as searched."
+    ),
+]
 
 
 def task_sources(tasks: list[str], calibrations: list[str] | None) -> list[TaskSource]:

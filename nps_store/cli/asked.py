@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nps_store.cli import arguments as arg
+from nps_store.cli.progress import CompressProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,9 +29,11 @@ class Asked:
     dtype: arg.Dtype = None
     seed: arg.Seed = 0
     evaluations: arg.Evaluations = 60
+    steps: arg.Steps = 150
     search_seconds: arg.SearchSeconds = None
     device: arg.Device = "cpu"
     jobs: arg.Jobs = 1
+    journal: arg.JournalDir = None
 
     def sources(self) -> list[TaskSource]:
         """The tasks with their calibration files.
@@ -39,6 +42,12 @@ class Asked:
             BadOptionError: They do not go together.
         """
         return arg.task_sources(self.task, self.calib)
+
+    def progress(self, *, quiet: bool) -> CompressProgress:
+        """What shows the compression."""
+        return CompressProgress(
+            quiet=quiet, evaluations=self.evaluations, search_seconds=self.search_seconds
+        )
 
     def options(self) -> Options:
         """How to compress.
@@ -57,6 +66,7 @@ class Asked:
             dtype=self.dtype,
             seed=self.seed,
             evaluations=self.evaluations,
+            steps=self.steps,
             search_seconds=self.search_seconds,
             device=self.device,
         )

@@ -9,7 +9,7 @@ import typer
 
 from nps_store.cli import arguments as arg
 from nps_store.cli.asked import Asked, asking
-from nps_store.cli.output import CompressProgress, emit, share, size, table
+from nps_store.cli.output import emit, share, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ def compress(
     """
     from nps_store.compress import compress as run
 
-    with CompressProgress(quiet=as_json) as progress:
+    with asked.progress(quiet=as_json) as progress:
         stored = run(
             base,
             asked.sources(),
@@ -45,6 +45,7 @@ def compress(
             embed_base=base_storage is arg.BaseStorage.embed,
             overwrite=overwrite,
             jobs=asked.jobs,
+            journal=asked.journal,
             progress=progress,
         )
     emit(document("nps.compress/1", out, stored), as_json=as_json, text=summary(stored))

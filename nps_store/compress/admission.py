@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import xxhash
 
 from formats.canonical import MAX_NAME_NBYTES
 from nps_store.calibration import Row, class_indices, read_rows
 from nps_store.checkpoint import Checkpoint
 from nps_store.compress.fine_tune import FineTune
+from nps_store.compress.journal import JournalFile
 from nps_store.compress.kinship import Kinship
 from nps_store.errors import (
     BadOptionError,
@@ -20,10 +25,11 @@ from nps_store.modeling.body import is_causal_lm, parse_config
 from nps_store.modeling.shell import labels_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
-    from pathlib import Path
 
     from nps_store.compress.options import Options, Progress, TaskSource
+    from nps_store.compress.writing import TaskSink
     from nps_store.sources import BaseSource
 
 LEAST_ROWS = 2
@@ -39,12 +45,14 @@ class Job:
         rows: Calibration data, or None.
         source_hash: Which fine-tune it is.
         is_equal: Whether its body is the base's, so that there is no task vector.
+        journal: Where its trials are recorded, or None.
     """
 
     fine_tune: FineTune
     rows: list[Row] | None
     source_hash: str
     is_equal: bool
+    journal: JournalFile | None = None
 
 
 def admit(
@@ -71,9 +79,53 @@ def admit(
     return [_admit(base, task, options, progress) for task in tasks]
 
 
+def with_journals(
+    jobs: Sequence[Job],
+    sink: TaskSink,
+    options: Options,
+    directory: str | os.PathLike[str] | None,
+) -> list[Job]:
+    """The jobs with their journals, where trials are to be recorded.
+
+    Raises:
+        BadOptionError: There is no place for that directory.
+        JournalMismatchError: A journal there is of another search (says what differs).
+        JournalDamagedError: A journal there cannot be read.
+    """
+    if directory is None:
+        return list(jobs)
+    place = Path(directory)
+    if (place.exists() and not place.is_dir()) or not place.parent.is_dir():
+        raise BadOptionError(
+            f"--journal is {str(place)!r}; expected a directory, or a place for it"
+        )
+    asked = asdict(options)
+    del asked["search_seconds"]  # how long it may take is no part of what is searched
+    base = {"base": sink.identity, "options": asked}
+    made = []
+    for job in jobs:
+        rows = None if job.rows is None else [(row.text, row.label) for row in job.rows]
+        files = job.fine_tune.checkpoint.files()
+        contents = {name: path.read_bytes().hex() for name, path in files.items()}
+        identity = {
+            **base,
+            "fine_tune": job.source_hash,
+            "files": _hash(contents),
+            "calibration": _hash(rows),
+        }
+        file = JournalFile.below(place, job.fine_tune.name, identity)
+        file.check()
+        made.append(replace(job, journal=file))
+    return made
+
+
 def taken_name(name: str) -> TaskExistsError:
     """The error for a name that the store has."""
     return TaskExistsError(f"task {name!r} is in the store; use --replace to replace it")
+
+
+def _hash(content: object) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(content).encode())
 
 
 def _check_names(names: Sequence[str], taken: Sequence[str]) -> None:

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from nps_store.compress.calibrate import Calibration
 from nps_store.compress.encode import absent, encode
+from nps_store.compress.journal import Journal, JournaledCalibration
 from nps_store.compress.rate import choose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nps_store.calibration import Quality
+    from nps_store.calibration import Quality, Row
     from nps_store.compress.admission import Job
     from nps_store.compress.encode import Encoded
     from nps_store.compress.fine_tune import FineTune
+    from nps_store.compress.journal import JournalFile
     from nps_store.compress.options import Options, Progress
     from nps_store.compress.rate import Choice
     from nps_store.compress.writing import TaskSink
@@ -87,18 +89,7 @@ def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> De
         progress.note(fine_tune.name, _without_delta(fine_tune))
         options = _for_nothing(options)
     elif job.rows is not None and options.method != "exact":
-        progress.stage(fine_tune.name, "load")
-        calibration = Calibration(fine_tune, job.rows, options)
-        if calibration.n_truncated:
-            progress.note(
-                fine_tune.name, f"{calibration.n_truncated} calibration texts were cut to length"
-            )
-        if calibration.lacks_gain:
-            progress.note(
-                fine_tune.name,
-                "by the labels of the calibration data the base is no worse than the fine-tune; "
-                "quality is how well the fine-tune's own outputs are kept",
-            )
+        calibration = _calibrate(fine_tune, job.rows, options, progress, journal=job.journal)
     if options.method != "exact":
         progress.stage(fine_tune.name, "search")
         choice = choose(
@@ -145,7 +136,37 @@ def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> De
         },
         **_search_record(found, calibration, options, choice),
     }
+    progress.stage(fine_tune.name, "done")
     return Decision(records, gone, dither, meta, stored)
+
+
+def _calibrate(
+    fine_tune: FineTune,
+    rows: list[Row],
+    options: Options,
+    progress: Progress,
+    *,
+    journal: JournalFile | None,
+) -> Calibration:
+    """The live model on its data, and what is to be told of them."""
+    name = fine_tune.name
+    progress.stage(name, "load")
+    if journal is None:
+        calibration = Calibration(fine_tune, rows, options)
+    else:
+        recorded = Journal(journal)
+        if recorded.n_recorded:
+            progress.note(name, f"{recorded.n_recorded} trials are taken from {journal.path}")
+        calibration = JournaledCalibration(fine_tune, rows, options, journal=recorded)
+    if calibration.n_truncated:
+        progress.note(name, f"{calibration.n_truncated} calibration texts were cut to length")
+    if calibration.lacks_gain:
+        progress.note(
+            name,
+            "by the labels of the calibration data the base is no worse than the fine-tune; "
+            "quality is how well the fine-tune's own outputs are kept",
+        )
+    return calibration
 
 
 def _now() -> datetime:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from formats.container import Container
 from formats.writer import ContainerWriter
 from nps_store.checkpoint import Checkpoint
-from nps_store.compress.admission import admit, taken_name
+from nps_store.compress.admission import admit, taken_name, with_journals
 from nps_store.compress.decision import Decision, Stored, decide
 from nps_store.compress.options import Options, Progress, Silent, TaskSource
 from nps_store.compress.parallel import decide_in_processes
@@ -41,6 +41,7 @@ def compress(
     embed_base: bool = False,
     overwrite: bool = False,
     jobs: int = 1,
+    journal: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> list[Stored]:
     """Compress fine-tunes of one base into a new store.
@@ -54,6 +55,8 @@ def compress(
         overwrite: Replace a file at `out`, once the new store is complete.
         jobs: Tasks to work on at a time, each in a process of its own. More than one needs a main
             module that can be imported (`if __name__ == "__main__":` around what it does).
+        journal: Directory where the trials of each task are recorded. A call that was stopped goes
+            on from there when it is made again, to the identical result.
         progress: Told what goes on.
 
     Raises:
@@ -74,6 +77,7 @@ def compress(
     options, listener = options or Options(), progress or Silent()
     admitted = admit(source, tasks, options, taken=(), progress=listener)
     sink = TaskSink.of(source)
+    admitted = with_journals(admitted, sink, options, journal)
     decided = _decide(admitted, sink, options, listener, jobs, _opener(source, out))
     with ContainerWriter.create(out, overwrite=overwrite) as writer:
         sink.set_base(
@@ -94,6 +98,7 @@ def add(
     options: Options | None = None,
     replace: bool = False,
     jobs: int = 1,
+    journal: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> list[Stored]:
     """Compress fine-tunes into an existing store; its readers see them after the commit.
@@ -108,6 +113,8 @@ def add(
         replace: Replace tasks of the same name.
         jobs: Tasks to work on at a time, each in a process of its own. More than one needs a main
             module that can be imported (`if __name__ == "__main__":` around what it does).
+        journal: Directory where the trials of each task are recorded. A call that was stopped goes
+            on from there when it is made again, to the identical result.
         progress: Told what goes on.
 
     Raises:
@@ -120,6 +127,7 @@ def add(
         taken = () if replace else store.tasks
         admitted = admit(store.base, tasks, options, taken=taken, progress=listener)
         sink = TaskSink(store.base, store.base_tensors)
+        admitted = with_journals(admitted, sink, options, journal)
         decided = _decide(admitted, sink, options, listener, jobs, _opener(store.base, path))
         with ContainerWriter.open(path) as writer:
             for task in decided:

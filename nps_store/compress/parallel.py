@@ -7,13 +7,15 @@ moment and nothing is left.
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
+from threading import Thread
 from typing import TYPE_CHECKING, Self, cast
 
 import torch
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from formats.base import BaseTensor
     from nps_store.calibration import Row
+    from nps_store.compress.journal import JournalFile
     from nps_store.compress.options import Options, Progress
     from nps_store.sources import BaseSource
 
@@ -65,18 +68,24 @@ class Order:
     rows: list[Row] | None
     source_hash: str
     is_equal: bool
+    journal: JournalFile | None
 
     @classmethod
     def of(cls, job: Job) -> Order:
         """What can be sent of a job."""
-        fine_tune = job.fine_tune
-        directory = fine_tune.checkpoint.path
-        return cls(fine_tune.name, directory, job.rows, job.source_hash, job.is_equal)
+        return cls(
+            name=job.fine_tune.name,
+            directory=job.fine_tune.checkpoint.path,
+            rows=job.rows,
+            source_hash=job.source_hash,
+            is_equal=job.is_equal,
+            journal=job.journal,
+        )
 
     def job(self, base: BaseSource, dtype: str | None) -> Job:
         """The job, on files opened by this process."""
         fine_tune = FineTune(self.name, Checkpoint(self.directory), base, dtype=dtype)
-        return Job(fine_tune, self.rows, self.source_hash, self.is_equal)
+        return Job(fine_tune, self.rows, self.source_hash, self.is_equal, self.journal)
 
 
 @dataclass(frozen=True)
@@ -233,8 +242,17 @@ class _Forward:
         self._pipe.send(Event("note", (task, text)))
 
 
+def _end_with_parent() -> None:
+    """A parent that was killed could not end its workers."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
 def _work(pipe: Connection, place: Workplace) -> None:
     """A worker's life: one order after the other, until nobody is there any more."""
+    Thread(target=_end_with_parent, daemon=True).start()
     tempfile.tempdir = place.directory
     torch.set_num_threads(place.n_threads)
     base = place.open_base()

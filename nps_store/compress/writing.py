@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xxhash
+
 from formats.container import Container
 from formats.files import file_ref
 from formats.records import DenseBits
@@ -41,6 +43,16 @@ class TaskSink:
     def of(cls, base: BaseSource) -> TaskSink:
         """Reads the base once, for its identity."""
         return cls(base, describe(base))
+
+    @property
+    def identity(self) -> str:
+        """xxh3-128 over names, shapes, dtypes and hashes of the base's tensors, and its files."""
+        digest = xxhash.xxh3_128()
+        for tensor in self.tensors:
+            digest.update(f"{tensor}\n".encode())
+        for name, path in sorted(self._base.files().items()):
+            digest.update(f"{name}\0{xxhash.xxh3_128_hexdigest(path.read_bytes())}\n".encode())
+        return digest.hexdigest()
 
     def set_base(
         self, writer: ContainerWriter, *, embed: bool, name: str, path_hint: str | None

@@ -90,6 +90,39 @@ def test_ctrl_c_in_the_middle_of_a_search(zoo, stored, tmp_path, verb):
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize(("jobs", "method"), [(1, "nps"), (2, "topk")])
+def test_a_search_that_was_killed_goes_on_to_the_identical_store(zoo, tmp_path, jobs, method):
+    def arguments(place):
+        place.mkdir(exist_ok=True)
+        tasks = [
+            f"--{what}={name}={directory}"
+            for name in ("three", "two")
+            for what, directory in (("task", zoo.dense(name)), ("calib", zoo.data(name)))
+        ]
+        return [NPS, "compress", "--base", zoo.base, "--out", place / "s.nps", "--keep=0.03",
+                "--method", method, "--evaluations=200", "--journal", place / "journal",
+                "--jobs", str(jobs), *tasks]  # fmt: skip
+
+    env = {**environment(tmp_path), "SOURCE_DATE_EPOCH": "1700000000"}
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    subprocess.run(arguments(undisturbed), env=env, check=True, capture_output=True)
+    journal = killed / "journal" / "three.jsonl"
+    with subprocess.Popen(arguments(killed), env=env, stderr=subprocess.DEVNULL) as process:
+        while not journal.exists() or journal.read_bytes().count(b"\n") < 10:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.002)
+        workers = workers_of(process)
+        process.kill()
+    wait_for_the_end_of(workers)
+    assert not (killed / "s.nps").exists()
+    n_before = journal.read_bytes().count(b"\n")
+    again = subprocess.run(arguments(killed), env=env, check=True, capture_output=True, text=True)
+    assert f"three: note: {n_before - 1} trials are taken from {journal}" in again.stderr
+    assert snapshot(killed) == snapshot(undisturbed)
+
+
 def workers_of(process):
     """Process ids of a command's workers."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
