@@ -6,14 +6,12 @@ import os
 import pty
 import re
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from nps_store.cli.progress import CompressProgress, Row
+from tests.cli.processes import NPS
 
-NPS = str(Path(sys.executable).with_name("nps"))
 ESCAPE = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 
 

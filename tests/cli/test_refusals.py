@@ -41,6 +41,13 @@ class Place:
     def rows(self, *rows):
         return write_rows(self.scrap / "rows.jsonl", rows)
 
+    def journal(self, content):
+        """A directory with a journal of task five."""
+        directory = self.scrap / "journal"
+        directory.mkdir()
+        (directory / "five.jsonl").write_text(content)
+        return directory
+
     def text(self, content):
         path = self.scrap / "rows.jsonl"
         path.write_text(content)
@@ -149,11 +156,28 @@ CASES = {
         lambda p: p.compress("--calib", f"five={p.rows(*[('a', 'zebra')] * 4)}"),
         errors.CalibrationError, "label 'zebra' is none of the head's"),
     "labels missing": (
-        lambda p: p.compress("--calib", f"five={p.rows(('a', None))}", "--objective=loss"),
+        lambda p: p.compress("--calib", f"five={p.rows(*[('a', None)] * 2)}", "--objective=loss"),
         errors.CalibrationError, "has no label"),
     "one example": (
         lambda p: p.compress("--calib", f"five={p.rows(('a', 'a'))}"),
         errors.CalibrationError, "at least 2"),
+    "no workers": (
+        lambda p: p.compress("--jobs=0"), errors.BadOptionError, "--jobs is 0"),
+    "journal in a file": (
+        lambda p: p.compress(QUICK, f"--journal={p.text('x')}"),
+        errors.BadOptionError, "expected a directory"),
+    "journal of something else": (
+        lambda p: p.compress(
+            f"--calib=five={p.zoo.data('five')}", f"--journal={p.journal('{}' + chr(10))}"),
+        errors.JournalMismatchError, "five.jsonl: the journal is of another search"),
+    "journal that is none": (
+        lambda p: p.compress(
+            f"--calib=five={p.zoo.data('five')}", f"--journal={p.journal('x' + chr(10))}"),
+        errors.JournalDamagedError, "five.jsonl: not a line of a journal (line 1)"),
+    "stranger": (
+        lambda p: p.compress(QUICK, task=p.task("x", p.edited(
+            lambda t: [w.copy_(torch.randn(w.shape)) for w in t.values()]))),
+        errors.UnrelatedModelError, "not a fine-tune of this base"),
     "evaluation data": (
         lambda p: ["eval", p.store, "two", f"--data={p.text('x')}"],
         errors.CalibrationError, "line 1 is not JSON"),
