@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from formats.buffers import Buffer
     from formats.codecs.segments import Segment
 
-_MOST_KEPT_A_BYTE = 8 << plan.MAX_COMPLEMENT_K
+MAX_KEPT_A_BYTE = 8 << plan.MAX_COMPLEMENT_K
+"""Kept entries that a byte of the payload can tell of; more are refused before any allocation."""
+
 _FIRST_CODES, _MOST_CODES = 1 << 9, 1 << 16
 
 
@@ -107,7 +109,7 @@ def decode(
     """
     order = _Order(numel, seed)
     segments = list(plan.parse(headers, order.counts(plan.EDGES)))
-    if n_kept > len(payload) * _MOST_KEPT_A_BYTE:
+    if n_kept > len(payload) * MAX_KEPT_A_BYTE:
         raise CorruptStreamError("ranked payload is too short for its count")
     if n_kept >= compiled.MIN_ENTRIES and compiled.is_available():
         positions = np.empty(n_kept, np.int64)
