@@ -70,6 +70,19 @@ def test_parts_of_a_block(seed: int, block: int, a: int, b: int) -> None:
     assert np.array_equal(part, dither.offsets(seed, block, n=dither.BLOCK)[:end])
 
 
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.lists(st.integers(0, 2**36), max_size=20))
+def test_scattered_positions(seed: int, scattered: list[int]) -> None:
+    positions = np.array(scattered, np.int64)
+    ranks = dither.ranks_of(seed, positions)
+    expected = [reference_rank(seed, at >> 16, at & 0xFFFF) for at in scattered]
+    assert ranks.dtype == np.uint16
+    assert ranks.tolist() == expected
+    back = dither.positions_of(seed, positions >> 16, ranks)
+    assert back.dtype == np.int64
+    assert np.array_equal(back, positions)
+
+
 @settings(max_examples=40, deadline=None)
 @given(SEEDS, st.integers(0, 2**36), st.lists(st.integers(0, 90_000), max_size=4))
 def test_chunks_do_not_matter(seed: int, start: int, cuts: list[int]) -> None:
