@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from nps_store.compress.calibrate import Calibration
 from nps_store.compress.encode import absent, encode
 from nps_store.compress.journal import Journal, JournaledCalibration
 from nps_store.compress.rate import choose
+from nps_store.compress.record import record, search_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,9 +21,8 @@ if TYPE_CHECKING:
     from nps_store.compress.fine_tune import FineTune
     from nps_store.compress.journal import JournalFile
     from nps_store.compress.options import Options, Progress
-    from nps_store.compress.rate import Choice
     from nps_store.compress.writing import TaskSink
-    from nps_store.search import Found, Selection
+    from nps_store.search import Selection
 
 RECORD_NBYTES = 1024
 """Room left in a byte budget for what is noted of a task, which is known only at the end."""
@@ -122,20 +119,8 @@ def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> De
         n_truncated=0 if calibration is None else calibration.n_truncated,
         seconds=time.perf_counter() - start,
     )
-    meta = {
-        "tool": f"nps-store {version('nps-store')}",
-        "created": _now().isoformat(timespec="seconds"),
-        "method": options.method if found is not None else "exact",
-        "keep": stored.keep,
-        "seed": options.seed,
-        "quality": None if quality is None else quality.to_json(),
-        "source": {
-            "name": fine_tune.checkpoint.path.resolve().name,
-            "hash": job.source_hash,
-            "nbytes": stored.dense_nbytes,
-        },
-        **_search_record(found, calibration, options, choice),
-    }
+    meta = record(stored, job.source_hash, fine_tune, options)
+    meta |= search_record(found, calibration, choice, options)
     progress.stage(fine_tune.name, "done")
     return Decision(records, gone, dither, meta, stored)
 
@@ -169,12 +154,6 @@ def _calibrate(
     return calibration
 
 
-def _now() -> datetime:
-    """The time, or what SOURCE_DATE_EPOCH says it is, for stores that are equal byte for byte."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    return datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
-
-
 def _for_nothing(options: Options) -> Options:
     """What to ask where the task vector is zero: no target could be measured, all of it is kept."""
     keep = 1.0 if options.max_nbytes is None else None
@@ -185,26 +164,6 @@ def _without_delta(fine_tune: FineTune) -> str:
     own = len(fine_tune.alignment.new) + len(fine_tune.alignment.grown)
     rest = f"only what the base lacks is stored ({own} tensors)" if own else "nothing is stored"
     return f"its weights equal the base's, the delta takes 0 bytes: {rest}"
-
-
-def _search_record(
-    found: Found | None,
-    calibration: Calibration | None,
-    options: Options,
-    choice: Choice | None,
-) -> dict[str, Any]:
-    """What is noted of how a task was compressed."""
-    record: dict[str, Any] = {"target": None if choice is None else choice.target}
-    if found is not None:
-        record["n_kept"] = found.selection.n_kept
-        record["log_weights"] = [round(w, 4) for w in found.candidate.log_weights]
-        record["log_scale"] = round(found.candidate.log_scale, 4)
-        record["calibrated"] = calibration is not None
-    if found is not None and choice is not None and calibration is not None:
-        record["objective"] = options.objective
-        record["n_evaluations"] = choice.n_evaluations
-        record["check"] = calibration.quality_of(found.selection).to_json()
-    return record
 
 
 def _nbytes(fine_tune: FineTune, sink: TaskSink, selection: Selection) -> int:
