@@ -50,6 +50,21 @@ def gain_lost(losses: Float64, dense: Float64, base: Float64) -> float:
     return lost / gain if gain > 0 else lost
 
 
+def gain_surely_kept(losses: Float64, dense: Float64, base: Float64) -> float:
+    """The share of the gain kept, less its standard error over the examples (delta method).
+
+    Whoever takes the cheapest of several candidates by a noisy measure takes one whose noise
+    flatters it; a standard error makes up for that.
+    """
+    lost = gain_lost(losses, dense, base)
+    gain = float(base.mean() - dense.mean())
+    if len(losses) < 2:
+        return 1 - lost
+    residual = losses - dense - lost * (base - dense if gain > 0 else 1.0)
+    error = float(residual.std(ddof=1)) / len(losses) ** 0.5
+    return float(1 - lost - error / (gain if gain > 0 else 1.0))
+
+
 def gain_kept(
     candidate: Losses, *, dense: Losses, base: Losses, measure: Measure, seed: int = 0
 ) -> Quality:

@@ -13,7 +13,7 @@ import torch
 from nps_store.calibration import Examples, Losses, Quality, Row, Runner, gain_kept, split_rows
 from nps_store.calibration.augment import augment
 from nps_store.calibration.lessons import Lessons
-from nps_store.calibration.quality import gain_lost
+from nps_store.calibration.quality import gain_lost, gain_surely_kept
 from nps_store.compress.learner import LiveLearner, Place
 from nps_store.errors import CalibrationError
 from nps_store.modeling import Body, Shell
@@ -131,13 +131,13 @@ class Calibration:
         return gain_lost(losses.of(self._options.objective), *self._search_losses)
 
     def check(self, selection: Selection) -> float:
-        """Share of the gain kept on the rows set aside to check the target."""
+        """Share of the gain kept on the rows set aside to check the target, less its error."""
         (losses,) = self._try(selection, [self._checked.runner])
         three = (losses, self._checked.dense, self._checked.base)
-        return 1 - gain_lost(*(each.of(self.measure) for each in three))
+        return gain_surely_kept(*(each.of(self.measure) for each in three))
 
     def quality_of(self, selection: Selection) -> Quality:
-        """Like `check`, with its interval."""
+        """Quality on the same rows, with its interval."""
         (losses,) = self._try(selection, [self._checked.runner])
         return self._quality(losses, self._checked)
 

@@ -45,7 +45,7 @@ class Objective(Protocol):
         1 the base."""
 
     def check(self, selection: Selection) -> float:
-        """Share of the gain kept on data that `loss` does not see."""
+        """Share of the gain that is surely kept on data that `loss` does not see."""
 
 
 @dataclass(frozen=True)

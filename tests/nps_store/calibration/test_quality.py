@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 
 from nps_store.calibration import Losses, gain_kept
 from nps_store.calibration.losses import class_losses, vector_losses
-from nps_store.calibration.quality import gain_lost
+from nps_store.calibration.quality import gain_lost, gain_surely_kept
 
 MEASURES = ["distill", "loss", "accuracy"]
 LABELS = torch.from_numpy(np.random.default_rng(99).integers(3, size=40))
@@ -103,3 +103,22 @@ def test_very_few_examples(n):
 def test_a_fine_tune_that_gains_nothing():
     quality = gain_kept(BASE, dense=BASE, base=BASE, measure="distill")
     assert quality.value == 1
+
+
+def test_what_is_surely_kept_is_below_what_is_kept_by_a_standard_error():
+    rng = np.random.default_rng(0)
+    dense, base = rng.random(50), 2 + rng.random(50)
+    losses = dense + 0.1 * rng.random(50)
+    lost = gain_lost(losses, dense, base)
+    sure = gain_surely_kept(losses, dense, base)
+    resampled = [
+        gain_lost(losses[at], dense[at], base[at]) for at in rng.integers(50, size=(4000, 50))
+    ]
+    assert 1 - lost - sure == pytest.approx(np.std(resampled), rel=0.1)
+
+
+def test_what_is_surely_kept_of_one_example_or_of_no_gain():
+    one = np.ones(1)
+    assert gain_surely_kept(1.1 * one, one, 2 * one) == pytest.approx(0.9)
+    flat = np.ones(4)
+    assert gain_surely_kept(flat, flat, flat) == 1
