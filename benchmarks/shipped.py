@@ -31,8 +31,8 @@ EXAMPLES = Path("examples")
 STORE = EXAMPLES / "debian-8tasks.nps"
 BASE = EXAMPLES / "all-MiniLM-L6-v2"
 RESULT = Path("benchmarks") / "results" / "shipped.json"
-KEEP = 0.01
-EVALUATIONS = 130
+STEPS = 300
+"""Of learning, twice the default: what is shipped is worth it."""
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 ZooDir = Annotated[Path, typer.Option(help="Folder of the fine-tunes.")]
@@ -48,8 +48,10 @@ def link_base() -> Path:
 
 
 @app.command()
-def build(zoo: ZooDir = Path("zoo"), device: Device = "cpu", out: Path = STORE) -> None:
-    """Compress the eight fine-tunes of the zoo into the store."""
+def build(
+    zoo: ZooDir = Path("zoo"), device: Device = "cpu", out: Path = STORE, jobs: int = 1
+) -> None:
+    """Compress the eight fine-tunes of the zoo into the store, to the default target."""
     tasks = [
         TaskSource(
             name,
@@ -58,9 +60,12 @@ def build(zoo: ZooDir = Path("zoo"), device: Device = "cpu", out: Path = STORE) 
         )
         for name in debian.TASKS
     ]
-    options = Options(keep=KEEP, evaluations=EVALUATIONS, device=device)
+    options = Options(steps=STEPS, device=device)
     with CompressProgress(quiet=False) as progress:
-        compress(link_base(), tasks, out, options=options, overwrite=True, progress=progress)
+        compress(
+            link_base(), tasks, out,
+            options=options, overwrite=True, progress=progress, jobs=jobs,
+        )  # fmt: skip
 
 
 @app.command()

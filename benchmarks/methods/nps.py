@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from benchmarks.methods.problem import Problem
 
-KEEPS = tuple({"keep": keep} for keep in (0.0025, 0.005, 0.01, 0.02, 0.04, 0.1, 0.2, 0.4, 0.7))
+KEEPS = tuple({"keep": keep} for keep in (0.002, 0.004, 0.008, 0.016, 0.03))
 FEW_KEEPS = tuple({"keep": keep} for keep in (0.0025, 0.005, 0.01, 0.04, 0.1, 0.2))
 """For variants; the last three are those that the paper reports."""
-TARGETS = tuple({"target": target} for target in (0.9, 0.95, 0.97, 0.98, 0.99, 0.995))
+TARGETS = tuple({"target": target} for target in (0.95, 0.97, 0.98, 0.99))
 
 
 @dataclass(frozen=True)

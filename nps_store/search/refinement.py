@@ -3,8 +3,8 @@
 Dithered selection leaves to chance which elements stand for the others. Where the model can be
 differentiated, chance can be improved upon: every element near the threshold gets an offset to the
 logarithm of its score, and the offsets and one scale a tensor follow the gradient of the objective,
-straight through the hard selection. This is to sparse task vectors what learned rounding (AdaRound,
-Nagel et al., 2020) is to quantised weights. The number of kept elements is held.
+straight through the selection and its levels. This is to sparse task vectors what learned rounding
+(AdaRound, Nagel et al., 2020) is to quantised weights. The number of kept elements is held.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from nps_store.errors import NonFiniteObjectiveError
+from nps_store.search.selection import MAX_LEVEL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,25 +99,19 @@ class Near:
         Raises:
             NonFiniteObjectiveError: The learner's loss is NaN or Inf.
         """
-        selection, pool = self._selection, self._selection.pool
-        place = np.searchsorted(self.index, selection.kept)
-        levels = np.sign(pool.tau[self.index]).astype(np.int8)
-        if selection.levels is not None:
-            levels[place] = selection.levels
-        tensor = np.searchsorted(pool.starts, self.index, side="right") - 1
-        device = learner.device
+        selection, pool, device = self._selection, self._selection.pool, learner.device
+        tau = torch.from_numpy(pool.tau[self.index]).to(device)
+        u = tau.abs() / torch.from_numpy(pool.score[self.index]).to(device)
         height = torch.from_numpy(self._height).to(device)
-        signed = torch.from_numpy(levels).to(device, torch.float32)
+        tensor = np.searchsorted(pool.starts, self.index, side="right") - 1
         owner = torch.from_numpy(tensor).to(device)
-        scales = torch.from_numpy(selection.scales).to(device)
-        offset, log_scale = _Adam(torch.zeros_like(height)), _Adam(torch.zeros_like(scales))
-        n_kept = selection.n_kept
+        first_scales = torch.from_numpy(selection.scales).to(device)
+        offset, log_scale = _Adam(torch.zeros_like(height)), _Adam(torch.zeros_like(first_scales))
         for step in range(how.steps):
             if stopwatch is not None and stopwatch.over:
                 break
-            size = signed * (scales * log_scale.x.exp())[owner]
-            kept = _largest(height + offset.x, n_kept)
-            values = size * kept
+            one = tau.sign() * (first_scales * log_scale.x.exp())[owner]
+            values = one * _levels(height + offset.x, u, selection.n_kept)
             loss, gradient = learner(values)
             if not math.isfinite(loss):
                 raise NonFiniteObjectiveError(
@@ -124,16 +119,31 @@ class Near:
                     "finite number, so check the calibration data and the fine-tune"
                 )
             slowed = max(_LAST, 1 - step / how.steps)
-            offset.step_(gradient * size, how.rate * slowed)
-            per_tensor = torch.zeros_like(scales).index_add_(0, owner, gradient * values)
+            offset.step_(gradient * one, how.rate * slowed)
+            per_tensor = torch.zeros_like(first_scales).index_add_(0, owner, gradient * values)
             log_scale.step_(per_tensor, how.scale_rate * slowed)
-        mask = _largest(height + offset.x, n_kept).cpu().numpy()
+        signed = tau.sign() * _levels(height + offset.x, u, selection.n_kept)
+        mask = (signed != 0).cpu().numpy()
         return replace(
             selection,
             kept=self.index[mask],
-            levels=levels[mask],
-            scales=(scales * log_scale.x.exp()).cpu().numpy(),
+            levels=signed.cpu().numpy()[mask].astype(np.int8),
+            scales=(first_scales * log_scale.x.exp()).cpu().numpy(),
         )
+
+
+def _levels(height: Tensor, u: Tensor, n_kept: int) -> Tensor:
+    """Dithered levels, float32 [n], 0 for all but the `n_kept` highest.
+
+    The height is log(x/u), x being the weighted magnitude in steps; where the step is such that the
+    lowest kept element has x = u, the level is floor(x + 1 - u).
+    """
+    highest = height.topk(n_kept, sorted=False)
+    x = u * (height - highest.values.min()).exp()
+    level = (x + 1 - u).floor_().clamp_(1, MAX_LEVEL)
+    mask = torch.zeros_like(level)
+    mask[highest.indices] = 1
+    return level * mask
 
 
 class _Adam:
@@ -150,10 +160,3 @@ class _Adam:
         mean = self._mean / (1 - _BETAS[0] ** self._n)
         square = self._square / (1 - _BETAS[1] ** self._n)
         self.x -= rate * mean / (square.sqrt() + 1e-12)
-
-
-def _largest(height: Tensor, count: int) -> Tensor:
-    """bool [n]: the `count` highest."""
-    mask = torch.zeros_like(height, dtype=torch.bool)
-    mask[height.topk(count, sorted=False).indices] = True
-    return mask

@@ -96,6 +96,20 @@ def test_scales_are_each_tensors_own():
     assert np.array_equal(learned.kept, selection.kept)
 
 
+def test_dense_levels_are_learned_too():
+    """At a rate where most elements are kept, learning turns levels up and down."""
+    vectors = Vectors((1500,))
+    selection, near = prepared(vectors, keep=900)
+    assert selection.levels.max() > 2
+    learner = Linear(vectors, near)
+    learned = near.learn(learner, Refinement(steps=100))
+    assert learned.n_kept == 900
+    common = np.intersect1d(learned.kept, selection.kept)
+    before, after = (one.levels[np.searchsorted(one.kept, common)] for one in (selection, learned))
+    assert (before != after).sum() > 10
+    assert learner.error(dense(vectors, learned)) < 0.2 * learner.error(dense(vectors, selection))
+
+
 def test_equal_arguments_give_equal_selections():
     vectors = Vectors((400, 900))
     made = []
