@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from benchmarks.methods.problem import Problem
 
 KEEPS = tuple({"keep": keep} for keep in (0.002, 0.004, 0.008, 0.016, 0.03))
+LANGUAGE = tuple(
+    [{"target": target} for target in (0.97, 0.98, 0.99, 0.995)]
+    + [{"keep": keep} for keep in (0.01, 0.03, 0.1, 0.2, 0.4)]
+)
+"""Of language models, whose fine-tunes go further from their base."""
 FEW_KEEPS = tuple({"keep": keep} for keep in (0.0025, 0.005, 0.01, 0.04, 0.1, 0.2))
 """For variants; the last three are those that the paper reports."""
 TARGETS = tuple({"target": target} for target in (0.95, 0.97, 0.98, 0.99))
@@ -35,6 +40,11 @@ class Nps:
     name: str = "NPS"
     settings: tuple[Setting, ...] = TARGETS + KEEPS
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings_of(self, group: str) -> tuple[Setting, ...]:
+        """Values of the rate knob for fine-tunes of a group."""
+        ours = self.settings == TARGETS + KEEPS
+        return LANGUAGE if ours and group.startswith("lm-") else self.settings
 
     def compress(self, problem: Problem, setting: Setting) -> Compressed:
         """Write a store of this one task and read its weights back."""

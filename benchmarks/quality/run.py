@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.machine import circumstances
 from benchmarks.methods import METHODS
+from benchmarks.methods.nps import Nps
 from benchmarks.quality.points import Journal, Key, Point, key_of, measure, merged
 from benchmarks.quality.tasks import FineTune, load
 from benchmarks.zoo import quiet
@@ -113,7 +114,8 @@ def _task(run: Run, task: FineTune, done: set[Key], deadline: float | None) -> N
     journal, loaded = Journal(run.journal), None
     for name in run.methods:
         method = METHODS[name]
-        for setting in method.settings:
+        settings = method.settings_of(task.group) if isinstance(method, Nps) else method.settings
+        for setting in settings:
             about = {"group": task.group, "task": task.name, "method": name}
             if key_of({**about, "setting": dict(setting)}) in done:
                 continue

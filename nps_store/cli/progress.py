@@ -102,7 +102,7 @@ class CompressProgress:
         if not row.stage:
             self._bar.start_task(row.line)
         row.stage = what
-        if what == "search":
+        if what == "search" and not row.n_trials:
             row.searched_since = time.monotonic()
         self._bar.update(row.line, what=what, visible=what != "done")
         if self._bar.disable or what == "done":

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from nps_store.calibration.losses import Float64
     from nps_store.compress.fine_tune import FineTune
@@ -124,6 +124,11 @@ class Calibration:
                 "the fine-tune, so it cannot tell a good selection from a bad one; give other "
                 "data or another --objective"
             )
+
+    @property
+    def module(self) -> nn.Module:
+        """The live body."""
+        return self._shell.body.module
 
     def loss(self, selection: Selection) -> float:
         """Share of the gain lost on the search rows, in the objective's own measure."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,14 @@ from nps_store.search import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from nps_store.compress.calibrate import Calibration
     from nps_store.compress.fine_tune import FineTune
+    from nps_store.search import Learner
 
 MIN_KEEP = 1e-5
 """No budget is worth going below: a handful of elements a layer."""
@@ -58,6 +63,15 @@ def choose(
     Raises:
         BudgetTooSmallError: Not even the smallest selection fits `max_nbytes`.
     """
+
+    @contextmanager
+    def learner(positions: Mapping[str, NDArray[np.int64]]) -> Iterator[Learner]:
+        if calibration is not None:
+            progress.stage(fine_tune.name, "learn")
+            with calibration.learner(positions) as made:
+                yield made
+            progress.stage(fine_tune.name, "search")
+
     search = RateSearch(
         fine_tune.vectors,
         RULES[options.method],
@@ -68,7 +82,8 @@ def choose(
             seed=options.seed,
         ),
         seed=dither_of(fine_tune.name, options.seed),
-        learners=None if calibration is None else calibration.learner,
+        learners=None if calibration is None else learner,
+        device=options.device,
         stopwatch=Stopwatch(options.search_seconds),
         report=lambda keep, loss, count: progress.trial(fine_tune.name, keep, loss, count),
     )

@@ -103,6 +103,7 @@ class RateSearch:
         plan: Plan,
         seed: str,
         learners: Learners | None = None,
+        device: str = "cpu",
         stopwatch: Stopwatch | None = None,
         report: Callable[[float, float, int], None] | None = None,
     ) -> None:
@@ -116,6 +117,7 @@ class RateSearch:
             seed: Names the dither; different for every task.
             learners: Makes the model's gradient at given positions of the tensors available, or
                 None where the model cannot be differentiated.
+            device: Where the task vector is scored.
             stopwatch: Ends the search early, at the best solution so far.
             report: Called with kept fraction, best loss so far and number of evaluations.
         """
@@ -125,6 +127,7 @@ class RateSearch:
         self._plan = plan
         self._seed = seed
         self._learners = learners
+        self._device = device
         self._clock = stopwatch or Stopwatch()
         self._report = report
         self._selector: Selector | None = None
@@ -247,7 +250,13 @@ class RateSearch:
         if self._selector is None or n_keep > self._selector.pool.max_keep:
             spare = np.exp(MARGIN) if self._learners is not None else 1.0
             most = int(np.ceil(1.1 * spare * n_keep))
-            pool = collect(self._vectors, rule=self._rule, max_keep=most, seed=self._seed)
+            pool = collect(
+                self._vectors,
+                rule=self._rule,
+                max_keep=most,
+                seed=self._seed,
+                device=self._device,
+            )
             self._selector = Selector(pool)
         return self._selector.select(
             candidate or Candidate.neutral(self._rule.n_bands), keep=n_keep

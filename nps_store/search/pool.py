@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from formats.dither import tensor_seed, uniform
 from nps_store.search.rule import Float32, Rule
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 TaskVectors = Callable[[], Iterator[tuple[str, Float32]]]
 """Iterates anew over (tensor name, flat float32 task vector) at each call, in the same order."""
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 22
 # Histograms over the upper half of the float32 bit pattern: monotone for positive numbers, 128 bins
 # an octave, no range to choose.
 _N_BINS = 1 << 15
@@ -67,7 +69,9 @@ class Pool:
         return tensor_seed(self.dither, tensor) if is_random else None
 
 
-def collect(vectors: TaskVectors, *, rule: Rule, max_keep: int, seed: str) -> Pool:
+def collect(
+    vectors: TaskVectors, *, rule: Rule, max_keep: int, seed: str, device: str = "cpu"
+) -> Pool:
     """Stream over the task vector three times and keep what a candidate may need.
 
     Memory is one tensor plus the pool: at most about `n_bands * max_keep` elements of 13 bytes.
@@ -78,16 +82,19 @@ def collect(vectors: TaskVectors, *, rule: Rule, max_keep: int, seed: str) -> Po
         rule: How elements are scored.
         max_keep: The most elements that a candidate may keep, at least 1.
         seed: Names the random numbers; another task must use another seed.
+        device: Where scores are computed; the result is the same everywhere.
     """
-    edges = _band_edges(vectors, rule)
-    histogram = np.zeros((rule.n_bands, _N_BINS), dtype=np.int64)
+    edges = _band_edges(vectors, rule, device)
+    histogram = torch.zeros(rule.n_bands * _N_BINS, dtype=torch.int64, device=device)
     for chunk in _scored(vectors, rule, seed, edges):
-        cell = _bins(chunk.score) + _N_BINS * chunk.band.astype(np.int64)
-        histogram += np.bincount(cell, minlength=histogram.size).reshape(histogram.shape)
+        cell = _bins(chunk.score) + _N_BINS * chunk.band
+        histogram += torch.bincount(cell, minlength=histogram.numel())
+    counts_of = histogram.cpu().numpy().reshape(rule.n_bands, _N_BINS)
     # One more than may be kept: the threshold is found between the last kept and the next.
-    cut = np.array([_cut_bin(row, max_keep + 1) for row in histogram])
+    cut = np.array([max(_cut_bin(row, max_keep + 1), 1) for row in counts_of])
+    least = torch.from_numpy(cut).to(device)
 
-    n_pool = sum(int(row[max(bin_, 1) :].sum()) for row, bin_ in zip(histogram, cut, strict=True))
+    n_pool = sum(int(row[bin_:].sum()) for row, bin_ in zip(counts_of, cut, strict=True))
     position = np.empty(n_pool, dtype=np.uint32)
     tau, score = np.empty(n_pool, dtype=np.float32), np.empty(n_pool, dtype=np.float32)
     band = np.empty(n_pool, dtype=np.uint8)
@@ -95,15 +102,17 @@ def collect(vectors: TaskVectors, *, rule: Rule, max_keep: int, seed: str) -> Po
     energy: dict[str, float] = {}
     numel = n_changed = end = 0
     for chunk in _scored(vectors, rule, seed, edges):
-        found = chunk.where(_bins(chunk.score) >= np.maximum(cut, 1)[chunk.band])
-        start, end = end, end + len(found.tau)
-        position[start:end] = found.position
-        tau[start:end], score[start:end], band[start:end] = found.tau, found.score, found.band
-        counts[chunk.tensor] = counts.get(chunk.tensor, 0) + len(found.tau)
-        squares = float(np.square(chunk.tau, dtype=np.float64).sum())
+        found = torch.nonzero(_bins(chunk.score) >= least[chunk.band])[:, 0]
+        start, end = end, end + len(found)
+        position[start:end] = found.cpu().numpy() + chunk.start
+        tau[start:end] = chunk.tau[found].cpu().numpy()
+        score[start:end] = chunk.score[found].cpu().numpy()
+        band[start:end] = chunk.band[found].cpu().numpy()
+        counts[chunk.tensor] = counts.get(chunk.tensor, 0) + len(found)
+        squares = float(chunk.tau.double().square().sum())
         energy[chunk.tensor] = energy.get(chunk.tensor, 0.0) + squares
-        numel += len(chunk.tau)
-        n_changed += int(np.count_nonzero(chunk.tau))
+        numel += chunk.tau.numel()
+        n_changed += int(torch.count_nonzero(chunk.tau))
     return Pool(
         rule=rule,
         dither=seed,
@@ -122,50 +131,57 @@ def collect(vectors: TaskVectors, *, rule: Rule, max_keep: int, seed: str) -> Po
 
 @dataclass(frozen=True)
 class _Scored:
-    """A run of elements of one tensor with their scores and bands."""
+    """A run of elements of one tensor, from `start` on, with their scores and bands (int64)."""
 
     tensor: str
-    position: NDArray[np.uint32]
-    tau: Float32
-    score: Float32
-    band: NDArray[np.uint8]
-
-    def where(self, mask: NDArray[np.bool_]) -> _Scored:
-        return _Scored(
-            self.tensor, self.position[mask], self.tau[mask], self.score[mask], self.band[mask]
-        )
+    start: int
+    tau: Tensor
+    score: Tensor
+    band: Tensor
 
 
-def _scored(vectors: TaskVectors, rule: Rule, seed: str, edges: Float32) -> Iterator[_Scored]:
+def _scored(vectors: TaskVectors, rule: Rule, seed: str, edges: Tensor) -> Iterator[_Scored]:
     for tensor, flat in vectors():
         key = tensor_seed(seed, tensor)
-        strength = rule.strength(flat)
-        for start in range(0, max(len(flat), 1), _CHUNK):
-            run = slice(start, start + _CHUNK)
-            tau = flat[run]
-            score = rule.score(strength[run], uniform(key, start, len(tau)))
-            band = np.searchsorted(edges, strength[run], side="right").astype(np.uint8)
-            position = np.arange(start, start + len(tau), dtype=np.uint32)
-            yield _Scored(tensor, position, tau, score, band)
+        for start, tau, strength in _runs(flat, rule, edges.device):
+            u = torch.from_numpy(uniform(key, start, tau.numel())).to(edges.device)
+            band = torch.bucketize(strength, edges, right=True)
+            yield _Scored(tensor, start, tau, rule.score(strength, u), band)
 
 
-def _band_edges(vectors: TaskVectors, rule: Rule) -> Float32:
-    """Lower edges of bands 1 .. n_bands-1.
+def _runs(
+    flat: Float32, rule: Rule, device: torch.device | str
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(first position, task vector, what its elements compete by), a chunk at a time."""
+    whole = torch.from_numpy(flat)
+    strength = rule.strength(whole)
+    for start in range(0, max(len(flat), 1), _CHUNK):
+        run = slice(start, start + _CHUNK)
+        yield start, whole[run].to(device), strength[run].to(device)
+
+
+def _band_edges(vectors: TaskVectors, rule: Rule, device: str) -> Tensor:
+    """Lower edges of bands 1 .. n_bands-1, float32.
 
     Log-spaced ones lie below the largest magnitude; the lowest stands where the magnitudes below it
     hold 2 % of the energy, and elements under it share band 0. Equal-count ones divide the elements
     that are not zero.
     """
     if rule.n_bands == 1:
-        return np.empty(0, dtype=np.float32)
-    count = np.zeros(_N_BINS, dtype=np.int64)
+        return torch.empty(0, device=device)
+    histogram = torch.zeros(_N_BINS, dtype=torch.int64, device=device)
     for _, flat in vectors():
-        strength = rule.strength(flat)
-        for start in range(0, len(flat), _CHUNK):
-            count += np.bincount(_bins(strength[start : start + _CHUNK]), minlength=_N_BINS)
+        for _, _, strength in _runs(flat, rule, device):
+            histogram += torch.bincount(_bins(strength), minlength=_N_BINS)
+    count = histogram.cpu().numpy()
+    count[0] = 0
+    return torch.from_numpy(_edges(count, rule)).to(device)
+
+
+def _edges(count: NDArray[np.int64], rule: Rule) -> Float32:
+    """Band edges from a histogram of the magnitudes' bins."""
     magnitude = (np.arange(_N_BINS, dtype=np.uint32) << _SHIFT).view(np.float32)
     magnitude[~np.isfinite(magnitude)] = 0
-    count[0] = 0
     if not count.any():
         return np.zeros(rule.n_bands - 1, dtype=np.float32)
     if rule.spacing == "count":
@@ -178,8 +194,9 @@ def _band_edges(vectors: TaskVectors, rule: Rule) -> Float32:
     return np.geomspace(magnitude[low], magnitude[high], rule.n_bands)[:-1].astype(np.float32)
 
 
-def _bins(values: Float32) -> NDArray[np.int64]:
-    return (values.view(np.uint32) >> _SHIFT).astype(np.int64)
+def _bins(values: Tensor) -> Tensor:
+    """int64: the upper half of the bits of numbers that are not negative."""
+    return (values.view(torch.int32) >> _SHIFT).long()
 
 
 def _cut_bin(histogram: NDArray[np.int64], max_keep: int) -> int:

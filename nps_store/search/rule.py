@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Float32 = NDArray[np.float32]
 
@@ -41,20 +43,21 @@ class Rule:
     spacing: Literal["log", "count"] = "log"
     scope: Literal["global", "tensor"] = "global"
 
-    def strength(self, flat: Float32) -> Float32:
+    def strength(self, flat: Tensor) -> Tensor:
         """What elements compete by, float32 like a tensor's task vector: the magnitude, or
         n / (1 + number of larger ones in the tensor); 0 where the task vector is 0."""
-        magnitude = np.abs(flat)
-        if self.scope == "global" or not len(flat):
+        magnitude = flat.abs()
+        if self.scope == "global":
             return magnitude
-        rank = np.empty(len(flat), dtype=np.float32)
-        rank[np.argsort(-magnitude, kind="stable")] = np.arange(1, len(flat) + 1)
-        return np.where(magnitude > 0, len(flat) / rank, np.float32(0)).astype(np.float32)
+        rank = torch.empty_like(magnitude)
+        order = magnitude.argsort(descending=True, stable=True)
+        rank[order] = torch.arange(1, len(flat) + 1, dtype=rank.dtype)
+        return torch.where(magnitude > 0, len(flat) / rank, 0)
 
-    def score(self, magnitude: Float32, u: Float32) -> Float32:
+    def score(self, magnitude: Tensor, u: Tensor) -> Tensor:
         """Score per element, float32; 0 where the task vector is 0 (never kept)."""
         if self.random:
-            return np.where(magnitude > 0, 1 / u, np.float32(0)).astype(np.float32)
+            return torch.where(magnitude > 0, 1 / u, 0)
         return magnitude / u if self.dithered else magnitude
 
 
