@@ -184,8 +184,7 @@ class _Trial:
         """What a selection changes."""
         for name, span, positions in selection.tensors():
             device = self._live[name].device
-            values = torch.from_numpy(selection.values_in(span)).to(device)
-            yield name, AddAt(torch.from_numpy(positions).to(device), values)
+            yield name, AddAt(positions.to(device), selection.values_in(span).to(device))
         yield from self._whole.items()
 
     def _lost(self, measured: Measured, selection: Selection) -> float:

@@ -97,8 +97,8 @@ class Objective:
         """float32 [numel] of a selection."""
         delta = torch.zeros_like(self._problem.base)
         for name, span, positions in selection.tensors():
-            place = torch.from_numpy(positions + self._starts[name]).to(delta.device)
-            delta[place] = torch.from_numpy(selection.values_in(span)).to(delta.device)
+            place = (positions + self._starts[name]).to(delta.device)
+            delta[place] = selection.values_in(span).to(delta.device)
         return delta
 
 

@@ -8,8 +8,6 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
-import torch
-
 from nps_store.calibration import Examples, Losses, Quality, Row, Runner, gain_kept, split_rows
 from nps_store.calibration.augment import augment
 from nps_store.calibration.lessons import Lessons
@@ -25,8 +23,6 @@ from nps_store.switch import AddAt, Replace, apply_, revert_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from nps_store.calibration.losses import Float64
@@ -156,19 +152,16 @@ class Calibration:
         return self._quality(losses, self._measured)
 
     @contextmanager
-    def learner(self, positions: Mapping[str, NDArray[np.int64]]) -> Iterator[LiveLearner]:
+    def learner(self, positions: Mapping[str, Tensor]) -> Iterator[LiveLearner]:
         """The model's gradient at positions of base tensors, on the search rows and variations of
         them."""
         device = self._shell.body.device
-        places = [
-            Place(self._live(name), torch.from_numpy(at).to(device))
-            for name, at in positions.items()
-        ]
+        places = [Place(self._live(name), at.to(device)) for name, at in positions.items()]
         if self._lessons is None:
             changes = self._fine_tune.dense_changes()
             with self._in_place(changes, _own_values):
                 self._lessons = self._teach()
-        learner = LiveLearner(self._lessons, places, device)
+        learner = LiveLearner(self._lessons, places)
         with learner.watching(self._shell.body.module):
             yield learner
 
@@ -232,10 +225,7 @@ class Calibration:
         changes = [
             (
                 self._live(base_name),
-                AddAt(
-                    torch.from_numpy(positions).to(device),
-                    torch.from_numpy(selection.values_in(span)).to(device),
-                ),
+                AddAt(positions.to(device), selection.values_in(span).to(device)),
             )
             for base_name, span, positions in selection.tensors()
             if self._task_names[base_name] not in self._shell.tied

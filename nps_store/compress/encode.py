@@ -104,12 +104,12 @@ def _kept(
     span = selection.spans.get(base_name)
     if span is None:
         return None
-    positions = selection.positions_in(span)
+    positions = selection.positions[span].cpu().numpy()
     if selection.levels is None:
-        values = torch.from_numpy(selection.values_in(span)).to(torch.bfloat16)
+        values = selection.values_in(span).cpu().to(torch.bfloat16)
         return SparseValues(numel, positions, to_bits(values), "BF16")
-    levels = selection.levels[span]
-    scales = np.array([selection.scale_of(base_name)])
+    levels = selection.levels[span].cpu().numpy()
+    scales = np.array([selection.scale_of(base_name)], dtype=np.float32)
     seed = selection.pool.seed_of(base_name)
     if len(levels) < DENSE_SHARE * numel:
         return SparseLevels(numel, positions, levels, scales, seed)

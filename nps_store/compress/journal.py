@@ -183,8 +183,8 @@ def _fingerprint(selection: Selection) -> str:
     digest = xxhash.xxh3_128()
     for name, span, positions in selection.tensors():
         digest.update(f"{name}\0{len(positions)}\0".encode())
-        digest.update(positions.data)
-        digest.update(selection.values_in(span).data)
+        digest.update(positions.cpu().numpy().data)
+        digest.update(selection.values_in(span).cpu().numpy().data)
     return digest.hexdigest()
 
 

@@ -37,8 +37,7 @@ class LiveLearner:
     gradients of the whole model never lie in memory together.
     """
 
-    def __init__(self, lessons: Lessons, places: Sequence[Place], device: torch.device) -> None:
-        self.device = device
+    def __init__(self, lessons: Lessons, places: Sequence[Place]) -> None:
         self._lessons: Iterator[Lesson] = iter(lessons)
         self._loss = lessons.loss
         self._places = places

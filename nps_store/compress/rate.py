@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nps_store.compress.encode import dither_of
@@ -23,8 +23,7 @@ from nps_store.search import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
+    from torch import Tensor
 
     from nps_store.compress.calibrate import Calibration
     from nps_store.compress.fine_tune import FineTune
@@ -65,7 +64,7 @@ def choose(
     """
 
     @contextmanager
-    def learner(positions: Mapping[str, NDArray[np.int64]]) -> Iterator[Learner]:
+    def learner(positions: Mapping[str, Tensor]) -> Iterator[Learner]:
         if calibration is not None:
             progress.stage(fine_tune.name, "learn")
             with calibration.learner(positions) as made:
@@ -110,7 +109,7 @@ def _within(search: RateSearch, budget: int, nbytes_of: Callable[[Selection], in
         keep *= min(0.99, 0.99 * budget / nbytes)
         if keep < MIN_KEEP:
             raise _too_small(budget, nbytes)
-        found = replace(search.resize(found, keep), loss=found.loss)
+        found = search.resize(found, keep)
     return found
 
 

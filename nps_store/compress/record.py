@@ -51,6 +51,7 @@ def search_record(
         "n_kept": found.selection.n_kept,
         "log_weights": [round(weight, 4) for weight in found.candidate.log_weights],
         "log_scale": round(found.candidate.log_scale, 4),
+        "amplitude": found.candidate.amplitude,
         "calibrated": calibration is not None,
     }
     if choice is not None and calibration is not None:

@@ -6,28 +6,27 @@ target is about met and moves from there, each rung starting from the last rung'
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nps_store.search.optimizer import Stopwatch, Trial, Vector, minimize
-from nps_store.search.pool import Pool, TaskVectors, collect
-from nps_store.search.refinement import MARGIN, Learner, Near, Refinement
-from nps_store.search.selection import Candidate, Selection, Selector
+from nps_store.search.optimizer import Stopwatch, Trial
+from nps_store.search.refinement import MARGIN, Learner, Near
+from nps_store.search.weights import Objective, Plan, WeightSearch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
-    from numpy.typing import NDArray
+    from torch import Tensor
 
+    from nps_store.search.pool import TaskVectors
     from nps_store.search.rule import Rule
+    from nps_store.search.selection import Candidate, Selection
 
-    Learners = Callable[[Mapping[str, NDArray[np.int64]]], AbstractContextManager[Learner]]
+    Learners = Callable[[Mapping[str, Tensor]], AbstractContextManager[Learner]]
 
-# The weights that matter most grow with magnitude: a ramp over the bands is the first guess.
-TILTS = (0.0, 0.5, 1.0, 1.5)
 MAX_KEEP = 0.7
 # The share of the gain lost falls with about this power of the rate (measured from .2 % to 2 %).
 _DECAY = 0.7
@@ -35,37 +34,6 @@ _MOST_RUNGS = 12
 _BROKEN = 0.5
 _CLOSE = 1.15
 """Two rates closer than this factor are not told apart."""
-
-
-class Objective(Protocol):
-    """What the search knows of model and data."""
-
-    def loss(self, selection: Selection) -> float:
-        """Share of the fine-tune's gain that is lost on the search data: 0 is the dense fine-tune,
-        1 the base."""
-
-    def check(self, selection: Selection) -> float:
-        """Share of the gain that is surely kept on data that `loss` does not see."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long to search and where.
-
-    Attributes:
-        evaluations: Model evaluations of the weight search, at most, at the first rate that is
-            tried; later rates start from its solution and take a third.
-        sigma: First standard deviation of the log weights.
-        start_keep: First kept fraction.
-        refinement: How the selection is learned, where the model can be differentiated.
-        seed: Of the search and of the dither.
-    """
-
-    evaluations: int = 60
-    sigma: float = 0.4
-    start_keep: float = 0.006
-    refinement: Refinement = field(default_factory=Refinement)
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,11 +56,7 @@ class Found:
 
 
 class RateSearch:
-    """Searches one task. Deterministic unless the stopwatch ends it.
-
-    Attributes:
-        n_evaluations: Model evaluations on the search data so far.
-    """
+    """Searches one task. Deterministic unless the stopwatch ends it."""
 
     def __init__(
         self,
@@ -117,27 +81,35 @@ class RateSearch:
             seed: Names the dither; different for every task.
             learners: Makes the model's gradient at given positions of the tensors available, or
                 None where the model cannot be differentiated.
-            device: Where the task vector is scored.
+            device: Where the task vector is scored and selected from.
             stopwatch: Ends the search early, at the best solution so far.
             report: Called with kept fraction, best loss so far and number of evaluations.
         """
-        self._vectors = vectors
         self._rule = rule
         self._objective = objective
         self._plan = plan
-        self._seed = seed
         self._learners = learners
-        self._device = device
         self._clock = stopwatch or Stopwatch()
-        self._report = report
-        self._selector: Selector | None = None
-        self._numel = 0
-        self.n_evaluations = 0
+        self._weights = WeightSearch(
+            vectors,
+            rule,
+            objective,
+            plan=plan,
+            seed=seed,
+            spare=1.0 if learners is None else 1.1 * float(np.exp(MARGIN)),
+            device=device,
+            stopwatch=self._clock,
+            report=report,
+        )
+
+    @property
+    def n_evaluations(self) -> int:
+        """Model evaluations on the search data so far."""
+        return self._weights.n_evaluations
 
     def at_keep(self, keep: float) -> Found:
         """The best that is found at a given kept fraction."""
-        trial = self._first(keep)
-        return self._finish(keep, self._improve(keep, trial, self._plan.evaluations))
+        return self._finish(keep, self._weights.start(keep))
 
     def at_quality(self, target: float) -> Found:
         """About the smallest kept fraction at which the check data keep `target` of the gain.
@@ -145,7 +117,7 @@ class RateSearch:
         Where even the largest fraction misses it, the result's `check` says so.
         """
         keep = self._plan.start_keep
-        tried = self._finish(keep, self._improve(keep, self._first(keep), self._plan.evaluations))
+        tried = self.at_keep(keep)
         best: Found | None = None
         missed = 0.0
         for _ in range(_MOST_RUNGS):
@@ -159,16 +131,19 @@ class RateSearch:
             keep = self._next_keep(tried, best, missed, target)
             if best and best.keep < _CLOSE * max(keep, missed):
                 break
-            tried = self._finish(keep, self._from(tried, keep))
+            trial = self._weights.go_on(
+                keep, tried.candidate, from_keep=tried.keep, broken=tried.check < _BROKEN
+            )
+            tried = self._finish(keep, trial)
         return best or tried
 
     def unsearched(self, keep: float) -> Selection:
         """What is kept at a fraction with all weights at one."""
-        return self._select(keep)
+        return self._weights.select(keep)
 
     def resize(self, found: Found, keep: float) -> Found:
         """The same weights at a smaller kept fraction, without further search."""
-        return self._finish(keep, Trial(found.candidate.vector(), float("nan")))
+        return self._finish(keep, self._weights.resume(keep, found.candidate))
 
     def _next_keep(self, tried: Found, best: Found | None, missed: float, target: float) -> float:
         """Where the loss should just meet the target, by its usual decay with the rate."""
@@ -181,97 +156,19 @@ class RateSearch:
             return keep
         return min(max(keep, 1.3 * tried.keep), MAX_KEEP)
 
-    def _from(self, tried: Found, keep: float) -> Trial:
-        """The best weights at another rate, from a solution that may be a broken one."""
-        start, evaluations = self._trial(keep, tried.candidate), self._plan.evaluations
-        if tried.check < _BROKEN:
-            start = min(start, self._first(keep), key=lambda trial: trial.value)
-            return self._improve(keep, start, evaluations)
-        return self._improve(keep, start, evaluations // 3)
-
     def _finish(self, keep: float, trial: Trial) -> Found:
         """Select, learn the selection, and check it."""
-        candidate = Candidate.from_vector(trial.x)
-        selection = self._refine(self._select(keep, candidate))
+        candidate = self._weights.candidate(trial)
+        selection = self._refine(self._weights.select(keep, candidate))
         check = float("nan") if self._objective is None else self._objective.check(selection)
         return Found(selection, candidate, keep, trial.value, check)
 
     def _refine(self, selection: Selection) -> Selection:
         how = self._plan.refinement
-        if self._learners is None or self._selector is None or not how.steps:
+        if self._learners is None or not how.steps:
             return selection
         if not self._rule.searched or selection.levels is None or not selection.n_kept:
             return selection
-        near = Near(self._selector, selection)
+        near = Near(self._weights.selector(selection.candidate), selection)
         with self._learners(near.positions) as learner:
             return near.learn(learner, how, stopwatch=self._clock)
-
-    def _first(self, keep: float) -> Trial:
-        """The best ramp over the bands."""
-        pool = self._select(keep).pool
-        neutral = Candidate.neutral(self._rule.n_bands)
-        if self._objective is None or not self._rule.searched:
-            return self._trial(keep, neutral)
-        octaves = np.log(_band_magnitudes(pool))
-        ramps = [Candidate(tuple((tilt * octaves).tolist())) for tilt in TILTS]
-        return min((self._trial(keep, ramp) for ramp in ramps), key=lambda trial: trial.value)
-
-    def _improve(self, keep: float, start: Trial, budget: int) -> Trial:
-        if not self._rule.searched or self._objective is None or start.value <= 0:
-            return start
-        return minimize(
-            lambda x: self._loss(keep, x),
-            start,
-            sigma=self._plan.sigma,
-            seed=self._plan.seed + self.n_evaluations,
-            max_evaluations=budget,
-            good_enough=0.0,
-            stopwatch=self._clock,
-        )
-
-    def _trial(self, keep: float, candidate: Candidate) -> Trial:
-        vector = candidate.vector()
-        if self._objective is None:
-            return Trial(vector, float("nan"))
-        return Trial(vector, self._loss(keep, vector))
-
-    def _loss(self, keep: float, x: Vector) -> float:
-        if self._objective is None:
-            raise ValueError("nothing to evaluate without an objective")
-        loss = self._objective.loss(self._select(keep, Candidate.from_vector(x)))
-        self.n_evaluations += 1
-        if self._report is not None:
-            self._report(keep, loss, self.n_evaluations)
-        return loss
-
-    def _select(self, keep: float, candidate: Candidate | None = None) -> Selection:
-        self._numel = self._numel or sum(len(flat) for _, flat in self._vectors())
-        n_keep = max(1, round(keep * self._numel))
-        if self._selector is None or n_keep > self._selector.pool.max_keep:
-            spare = np.exp(MARGIN) if self._learners is not None else 1.0
-            most = int(np.ceil(1.1 * spare * n_keep))
-            pool = collect(
-                self._vectors,
-                rule=self._rule,
-                max_keep=most,
-                seed=self._seed,
-                device=self._device,
-            )
-            self._selector = Selector(pool)
-        return self._selector.select(
-            candidate or Candidate.neutral(self._rule.n_bands), keep=n_keep
-        )
-
-
-def _band_magnitudes(pool: Pool) -> Vector:
-    """A typical magnitude of each band, relative to the largest; empty bands are interpolated."""
-    typical = np.full(pool.rule.n_bands, np.nan)
-    for band in range(pool.rule.n_bands):
-        magnitudes = np.abs(pool.tau[pool.band == band])
-        if len(magnitudes):
-            typical[band] = np.median(magnitudes)
-    known = np.flatnonzero(np.isfinite(typical))
-    if not len(known):
-        return np.ones(pool.rule.n_bands)
-    filled = np.interp(np.arange(len(typical)), known, typical[known])
-    return np.asarray(filled / filled.max())

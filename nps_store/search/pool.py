@@ -8,7 +8,7 @@ be looked at again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,6 +67,20 @@ class Pool:
         """Seed of a tensor's random numbers, where selection depends on them."""
         is_random = self.rule.dithered or self.rule.random
         return tensor_seed(self.dither, tensor) if is_random else None
+
+    def rounded(self, amplitude: float) -> Pool:
+        """The same elements with the numbers drawn in to their middle: u' = 1/2 + a (u - 1/2).
+
+        Amplitude 1 is unbiased dither, 0 plain rounding. An element may then be kept that none of
+        amplitude 1 would have kept, so the pool must hold all that are not zero.
+        """
+        if amplitude == 1:
+            return self
+        if len(self.score) < self.n_changed:
+            raise ValueError("only a pool of all changed elements can be rounded otherwise")
+        magnitude = np.abs(self.tau)
+        drawn_in = 0.5 + amplitude * (magnitude / self.score - 0.5)
+        return replace(self, score=(magnitude / drawn_in).astype(np.float32))
 
 
 def collect(

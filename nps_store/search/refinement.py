@@ -13,14 +13,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import torch
 
 from nps_store.errors import NonFiniteObjectiveError
 from nps_store.search.selection import MAX_LEVEL
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from nps_store.search.optimizer import Stopwatch
@@ -35,17 +33,11 @@ _LAST = 0.02
 
 
 class Learner(Protocol):
-    """A model that can be differentiated, on data of its own.
-
-    Attributes:
-        device: Where values and gradients lie.
-    """
-
-    device: torch.device
+    """A model that can be differentiated, on data of its own."""
 
     def __call__(self, values: Tensor) -> tuple[float, Tensor]:
         """Loss on the next few examples with `values` added to the base at the elements that the
-        learner was made for, and its gradient there; both float32 [n]."""
+        learner was made for, and its gradient there; both float32 [n] on one device."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +64,25 @@ class Near:
     """
 
     def __init__(self, selector: Selector, selection: Selection) -> None:
-        pool = selector.pool
-        weighted = np.exp(selection.candidate.log_weights, dtype=np.float32)[pool.band] * pool.score
-        threshold = weighted[selection.kept].min(initial=np.inf)
-        self.index = np.flatnonzero(weighted >= threshold * np.exp(-MARGIN))
-        self._height = np.log(weighted[self.index] / threshold)
+        log_weights = torch.tensor(selection.candidate.log_weights, device=selector.device)
+        weighted = log_weights.exp()[selector.band] * selector.score
+        threshold = weighted[selection.kept].min()
+        self.index = torch.nonzero(weighted >= threshold * math.exp(-MARGIN))[:, 0]
+        self._height = (weighted[self.index] / threshold).log()
+        self._tau = selector.tau[self.index]
+        self._u = self._tau.abs() / selector.score[self.index]
+        self._position = selector.position[self.index]
         self._selection = selection
+        starts = torch.from_numpy(selection.pool.starts).to(selector.device)
+        self._bounds: list[int] = torch.searchsorted(self.index, starts).tolist()
 
     @property
-    def positions(self) -> dict[str, NDArray[np.int64]]:
+    def positions(self) -> dict[str, Tensor]:
         """Flat positions of the elements by tensor, int64, where there are any."""
-        pool = self._selection.pool
-        bounds = np.searchsorted(self.index, pool.starts).tolist()
+        pairs = zip(self._bounds[:-1], self._bounds[1:], strict=True)
         return {
-            name: pool.position[self.index[start:end]].astype(np.int64)
-            for name, start, end in zip(pool.tensors, bounds[:-1], bounds[1:], strict=True)
+            name: self._position[start:end]
+            for name, (start, end) in zip(self._selection.pool.tensors, pairs, strict=True)
             if end > start
         }
 
@@ -99,19 +95,16 @@ class Near:
         Raises:
             NonFiniteObjectiveError: The learner's loss is NaN or Inf.
         """
-        selection, pool, device = self._selection, self._selection.pool, learner.device
-        tau = torch.from_numpy(pool.tau[self.index]).to(device)
-        u = tau.abs() / torch.from_numpy(pool.score[self.index]).to(device)
-        height = torch.from_numpy(self._height).to(device)
-        tensor = np.searchsorted(pool.starts, self.index, side="right") - 1
-        owner = torch.from_numpy(tensor).to(device)
-        first_scales = torch.from_numpy(selection.scales).to(device)
+        selection, tau = self._selection, self._tau
+        counts = torch.tensor(self._bounds, device=tau.device).diff()
+        owner = torch.arange(len(counts), device=tau.device).repeat_interleave(counts)
+        height, first_scales = self._height, selection.scales
         offset, log_scale = _Adam(torch.zeros_like(height)), _Adam(torch.zeros_like(first_scales))
         for step in range(how.steps):
             if stopwatch is not None and stopwatch.over:
                 break
             one = tau.sign() * (first_scales * log_scale.x.exp())[owner]
-            values = one * _levels(height + offset.x, u, selection.n_kept)
+            values = one * _levels(height + offset.x, self._u, selection.n_kept)
             loss, gradient = learner(values)
             if not math.isfinite(loss):
                 raise NonFiniteObjectiveError(
@@ -122,13 +115,14 @@ class Near:
             offset.step_(gradient * one, how.rate * slowed)
             per_tensor = torch.zeros_like(first_scales).index_add_(0, owner, gradient * values)
             log_scale.step_(per_tensor, how.scale_rate * slowed)
-        signed = tau.sign() * _levels(height + offset.x, u, selection.n_kept)
-        mask = (signed != 0).cpu().numpy()
+        signed = tau.sign() * _levels(height + offset.x, self._u, selection.n_kept)
+        kept = torch.nonzero(signed)[:, 0]
         return replace(
             selection,
-            kept=self.index[mask],
-            levels=signed.cpu().numpy()[mask].astype(np.int8),
-            scales=(first_scales * log_scale.x.exp()).cpu().numpy(),
+            kept=self.index[kept],
+            positions=self._position[kept],
+            levels=signed[kept].to(torch.int8),
+            scales=first_scales * log_scale.x.exp(),
         )
 
 

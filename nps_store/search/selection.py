@@ -11,7 +11,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from scipy.optimize import bisect
+from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from nps_store.search.rule import Float32
 
 MAX_LEVEL = 127
-_CHUNK = 1 << 20
+_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,12 @@ class Candidate:
     Attributes:
         log_weights: Natural logarithm of each band's weight, float64 [n_bands].
         log_scale: Natural logarithm of the common scale of all stored values.
+        amplitude: Of the dither: 1 is unbiased, 0 plain rounding.
     """
 
     log_weights: tuple[float, ...]
     log_scale: float = 0.0
+    amplitude: float = 1.0
 
     @classmethod
     def neutral(cls, n_bands: int) -> Candidate:
@@ -43,24 +47,25 @@ class Candidate:
         return cls((0.0,) * n_bands)
 
     @classmethod
-    def from_vector(cls, x: NDArray[np.float64]) -> Candidate:
+    def from_vector(cls, x: NDArray[np.float64], *, amplitude: float = 1.0) -> Candidate:
         """From an optimizer's vector: weights relative to their mean, then the scale."""
         weights = x[:-1] - x[:-1].mean()
-        return cls(tuple(weights.tolist()), float(x[-1]))
+        return cls(tuple(weights.tolist()), float(x[-1]), amplitude)
 
     def vector(self) -> NDArray[np.float64]:
         """The optimizer's vector, float64 [n_bands + 1]."""
         return np.array([*self.log_weights, self.log_scale])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Selection:
-    """What a candidate keeps and stores.
+    """What a candidate keeps and stores; tensors lie on the selector's device.
 
     Attributes:
         pool: Where the elements come from.
         candidate: What it was made by.
         kept: int64 [n], indices into the pool's arrays, increasing.
+        positions: int64 [n], flat positions in their own tensors.
         levels: int8 [n] sign and magnitude level, or None where real values are stored.
         reals: float32 [n] values where real ones are stored, else None.
         scales: float32 [n_tensors], the value of one level (0 where real values are stored).
@@ -68,10 +73,11 @@ class Selection:
 
     pool: Pool
     candidate: Candidate
-    kept: NDArray[np.int64]
-    levels: NDArray[np.int8] | None
-    reals: Float32 | None
-    scales: Float32
+    kept: Tensor
+    positions: Tensor
+    levels: Tensor | None
+    reals: Tensor | None
+    scales: Tensor
 
     @property
     def n_kept(self) -> int:
@@ -79,76 +85,92 @@ class Selection:
         return len(self.kept)
 
     @cached_property
+    def _bounds(self) -> list[int]:
+        starts = torch.from_numpy(self.pool.starts).to(self.kept.device)
+        bounds: list[int] = torch.searchsorted(self.kept, starts).tolist()
+        return bounds
+
+    @cached_property
     def spans(self) -> dict[str, slice]:
         """Tensor name to its slice of the kept arrays, where any are kept."""
-        bounds = np.searchsorted(self.kept, self.pool.starts).tolist()
+        pairs = zip(self._bounds[:-1], self._bounds[1:], strict=True)
         return {
             name: slice(start, end)
-            for name, start, end in zip(self.pool.tensors, bounds[:-1], bounds[1:], strict=True)
+            for name, (start, end) in zip(self.pool.tensors, pairs, strict=True)
             if end > start
         }
 
     @cached_property
-    def _element_scales(self) -> Float32:
-        return np.repeat(self.scales, np.diff(np.searchsorted(self.kept, self.pool.starts)))
+    def _element_scales(self) -> Tensor:
+        counts = torch.tensor(self._bounds, device=self.scales.device).diff()
+        return torch.repeat_interleave(self.scales, counts)
 
     @property
-    def values(self) -> Float32:
+    def values(self) -> Tensor:
         """float32 [n] to be added to the base."""
         return self.values_in(slice(None))
 
-    def values_in(self, span: slice) -> Float32:
-        """The values of a slice; computed anew, since levels take a quarter of the memory."""
+    def values_in(self, span: slice) -> Tensor:
+        """The values of a slice, float32; computed anew, as levels take a quarter of the memory."""
         if self.reals is not None:
             return self.reals[span]
         if self.levels is None:
             raise ValueError("a selection has levels or real values; this one has neither")
         return self.levels[span] * self._element_scales[span]
 
-    def scale_of(self, name: str) -> np.float32:
-        """The value of one level in a tensor."""
-        return np.float32(self.scales[self.pool.tensors.index(name)])
+    def scale_of(self, name: str) -> float:
+        """The value of one level in a tensor, a float32."""
+        return float(self.scales[self.pool.tensors.index(name)])
 
-    def positions_in(self, span: slice) -> NDArray[np.int64]:
-        """Flat positions in their tensor of the elements of a slice, int64."""
-        return self.pool.position[self.kept[span]].astype(np.int64)
-
-    def tensors(self) -> Iterator[tuple[str, slice, NDArray[np.int64]]]:
+    def tensors(self) -> Iterator[tuple[str, slice, Tensor]]:
         """(tensor name, slice of the kept arrays, positions in the tensor), where any are kept."""
         for name, span in self.spans.items():
-            yield name, span, self.positions_in(span)
+            yield name, span, self.positions[span]
 
 
 class Selector:
     """Turns candidates into selections; keeps each band's scores sorted to do so quickly."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, device: str = "cpu") -> None:
         self.pool = pool
+        self.device = torch.device(device)
         bands = [pool.band == m for m in range(pool.rule.n_bands)]
         self._sorted = [np.sort(pool.score[band]) for band in bands]
         self._peaks = np.array([np.abs(pool.tau[band]).max(initial=0) for band in bands])
+        self.score = torch.from_numpy(pool.score).to(self.device)
+        self.tau = torch.from_numpy(pool.tau).to(self.device)
+        self.band = torch.from_numpy(pool.band).to(self.device, torch.int32)
+        self.position = torch.from_numpy(pool.position.astype(np.int64)).to(self.device)
 
     def select(self, candidate: Candidate, *, keep: int) -> Selection:
         """Keep `keep` elements; fewer where the task vector has fewer non-zero ones, or where a
         step so fine would need levels beyond `MAX_LEVEL`."""
         pool = self.pool
-        thresholds = self.thresholds(candidate, keep)
-        kept = np.flatnonzero(pool.score >= thresholds[pool.band])
+        thresholds = torch.from_numpy(self.thresholds(candidate, keep)).to(self.device)
+        kept = torch.nonzero(self.score >= thresholds[self.band])[:, 0]
         scale = float(np.exp(candidate.log_scale))
-        if not pool.rule.levels:
-            weights = np.exp(np.asarray(candidate.log_weights))[pool.band[kept]]
-            if pool.rule.random:
-                scale *= pool.n_changed / max(len(kept), 1)
-            reals = (pool.tau[kept] * weights * scale).astype(np.float32)
-            return Selection(pool, candidate, kept, None, reals, self._same(0.0))
-        levels, projection = self._levels(kept, thresholds)
-        # The common value is the one whose projection on the task vector is the task vector's own,
-        # so that scale 1 is unbiased whatever the weights.
-        step = scale * float(pool.energy.sum()) / projection if projection else 0.0
-        return Selection(pool, candidate, kept, levels, None, self._same(step))
+        if pool.rule.levels:
+            levels, projection = self._levels(kept, thresholds)
+            # The common value is the one whose projection on the task vector is the task vector's
+            # own, so that scale 1 is unbiased whatever the weights.
+            step = scale * float(pool.energy.sum()) / projection if projection else 0.0
+            return self._selection(candidate, kept, levels=levels, scale=step)
+        weights = torch.tensor(candidate.log_weights, device=self.device).exp()[self.band[kept]]
+        if pool.rule.random:
+            scale *= pool.n_changed / max(len(kept), 1)
+        return self._selection(candidate, kept, reals=self.tau[kept] * weights * scale)
 
-    def _same(self, scale: float) -> Float32:
-        return np.full(len(self.pool.tensors), scale, dtype=np.float32)
+    def _selection(
+        self,
+        candidate: Candidate,
+        kept: Tensor,
+        *,
+        levels: Tensor | None = None,
+        reals: Tensor | None = None,
+        scale: float = 0.0,
+    ) -> Selection:
+        scales = torch.full((len(self.pool.tensors),), scale, device=self.device)
+        return Selection(self.pool, candidate, kept, self.position[kept], levels, reals, scales)
 
     def thresholds(self, candidate: Candidate, keep: int) -> Float32:
         """Score each band's elements must reach, so that `keep` are kept in all (at most);
@@ -182,21 +204,18 @@ class Selector:
         peak = float((weights * self._peaks).max())
         return float(np.log(peak / MAX_LEVEL)) if self.pool.rule.levels and peak else -200.0
 
-    def _levels(
-        self, kept: NDArray[np.int64], thresholds: Float32
-    ) -> tuple[NDArray[np.int8], float]:
+    def _levels(self, kept: Tensor, thresholds: Tensor) -> tuple[Tensor, float]:
         """Dithered rounding: sign times floor(x + 1 - u) with x = w|tau|/step, at least 1 as
         x >= u; and the projection of these levels on the task vector."""
-        pool = self.pool
-        levels = np.empty(len(kept), dtype=np.int8)
+        levels = torch.empty(len(kept), dtype=torch.int8, device=self.device)
         projection = 0.0
         for start in range(0, len(kept), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
-            tau = pool.tau[kept[chunk]]
-            magnitude = np.abs(tau, dtype=np.float64)
-            x = magnitude / thresholds[pool.band[kept[chunk]]]
-            u = magnitude / pool.score[kept[chunk]]
-            level = np.clip(np.floor(x + 1 - u), 1, MAX_LEVEL)
+            run = kept[start : start + _CHUNK]
+            tau = self.tau[run]
+            magnitude = tau.double().abs()
+            x = magnitude / thresholds[self.band[run]]
+            u = magnitude / self.score[run]
+            level = (x + 1 - u).floor_().clamp_(1, MAX_LEVEL)
             projection += float(magnitude @ level)
-            levels[chunk] = np.where(tau < 0, -level, level)
+            levels[start : start + _CHUNK] = torch.copysign(level, tau)
         return levels, projection

@@ -27,7 +27,9 @@ def calibration(zoo, fine_tune):
 def some_positions(fine_tune, count=40):
     rng = np.random.default_rng(0)
     return {
-        name: np.sort(rng.choice(len(flat), size=min(count, len(flat)), replace=False))
+        name: torch.from_numpy(
+            np.sort(rng.choice(len(flat), size=min(count, len(flat)), replace=False))
+        )
         for name, flat in fine_tune.vectors()
     }
 
@@ -66,7 +68,7 @@ def test_gradient_equals_that_of_the_whole_model(calibration, fine_tune):
 
 def test_dense_values_lose_nothing_and_the_base_much(calibration, fine_tune):
     """At the whole task vector the lessons' loss is next to zero."""
-    positions = {name: np.arange(len(flat)) for name, flat in fine_tune.vectors()}
+    positions = {name: torch.arange(len(flat)) for name, flat in fine_tune.vectors()}
     dense = torch.cat([torch.from_numpy(flat) for _, flat in fine_tune.vectors()])
     with calibration.learner(positions) as learner:
         at_dense, _ = learner(dense)

@@ -150,3 +150,39 @@ def test_resize_keeps_the_candidate():
     assert smaller.candidate.vector() == pytest.approx(found.candidate.vector())
     assert smaller.selection.n_kept == 80
     assert search.unsearched(0.01).n_kept == 80
+
+
+class Error:
+    """Loses what is off in the task vector, in shares of its energy."""
+
+    def __init__(self, vectors: Vectors) -> None:
+        self.vectors = vectors
+        self.amplitudes: set[float] = set()
+
+    def loss(self, selection) -> float:
+        self.amplitudes.add(selection.candidate.amplitude)
+        error = np.square(dense(self.vectors, selection) - self.vectors.flat).sum()
+        return float(error / np.square(self.vectors.flat).sum())
+
+    def check(self, selection) -> float:
+        return 1 - self.loss(selection)
+
+
+def test_dense_rates_are_rounded_rather_than_dithered():
+    vectors = Vectors((4000,))
+    objective = Error(vectors)
+    found = rate_search(objective, vectors=vectors).at_keep(0.3)
+    assert objective.amplitudes == {0.0, 0.5, 1.0}
+    assert found.candidate.amplitude < 1
+    sparse = Error(vectors)
+    assert rate_search(sparse, vectors=vectors).at_keep(0.02).candidate.amplitude == 1
+    assert sparse.amplitudes == {1.0}
+
+
+def test_a_rate_that_turns_dense_on_its_way_is_rounded():
+    vectors = Vectors((4000,))
+    objective = Error(vectors)
+    found = rate_search(objective, vectors=vectors).at_quality(0.98)
+    assert found.keep > 0.15
+    assert found.check >= 0.98
+    assert found.candidate.amplitude < 1

@@ -136,3 +136,16 @@ def test_tensor_scope_keeps_the_same_share_of_each_tensor():
         largest = np.sort(np.argsort(-np.abs(tau))[: len(positions)])
         assert np.array_equal(positions, largest)
         assert np.array_equal(made.values_in(span), tau[positions])
+
+
+def test_rounding_draws_the_numbers_in_to_their_middle():
+    vectors = Vectors((3000,))
+    pool = collect(vectors, rule=RULES["nps"], max_keep=3000, seed=SEED)
+    magnitude, u = np.abs(pool.tau), np.abs(pool.tau) / pool.score
+    assert pool.rounded(1.0) is pool
+    for amplitude in (0.5, 0.0):
+        drawn_in = magnitude / pool.rounded(amplitude).score
+        assert drawn_in == pytest.approx(0.5 + amplitude * (u - 0.5), rel=1e-5)
+    some = collect(vectors, rule=RULES["nps"], max_keep=30, seed=SEED)
+    with pytest.raises(ValueError, match="all changed elements"):
+        some.rounded(0.0)

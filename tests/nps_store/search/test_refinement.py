@@ -20,13 +20,11 @@ KEEP = 150
 class Linear:
     """Outputs of a linear model of the task vector, to be those of the whole task vector."""
 
-    device = torch.device("cpu")
-
     def __init__(self, vectors: Vectors, near: Near, *, n_outputs: int = 40) -> None:
         maps = np.random.default_rng(1).standard_normal((n_outputs, len(vectors.flat)))
         starts = np.cumsum([0, *map(len, vectors.arrays.values())])
         start_of = dict(zip(vectors.arrays, starts, strict=False))
-        flat = [start_of[name] + positions for name, positions in near.positions.items()]
+        flat = [start_of[name] + positions.numpy() for name, positions in near.positions.items()]
         self.wanted = torch.from_numpy(maps @ vectors.flat.astype(np.float64)).float()
         self.map = torch.from_numpy(maps[:, np.concatenate(flat)]).float()
         self.whole = torch.from_numpy(maps).float()
@@ -59,21 +57,21 @@ def test_only_near_elements_are_kept_with_their_own_signs():
     vectors = Vectors((400, 1, 900, 700))
     _, near = prepared(vectors)
     learned = near.learn(Linear(vectors, near), Refinement(steps=50))
-    assert np.isin(learned.kept, near.index).all()
-    assert (np.diff(learned.kept) > 0).all()
+    assert torch.isin(learned.kept, near.index).all()
+    assert (learned.kept.diff() > 0).all()
     tau = vectors.flat[flat_positions(vectors, learned)]
-    assert np.array_equal(np.sign(learned.levels), np.sign(tau))
+    assert np.array_equal(learned.levels.sign().numpy(), np.sign(tau))
 
 
 def test_near_is_all_within_the_margin():
     vectors = Vectors((3000,))
     selection, near = prepared(vectors)
     scores = near._selection.pool.score
-    cut = scores[selection.kept].min() * math.exp(-MARGIN)
+    cut = scores[selection.kept.numpy()].min() * math.exp(-MARGIN)
     assert np.array_equal(near.index, np.flatnonzero(scores >= cut))
-    assert np.isin(selection.kept, near.index).all()
-    positions = np.concatenate(list(near.positions.values()))
-    assert np.array_equal(positions, selection.pool.position[near.index])
+    assert torch.isin(selection.kept, near.index).all()
+    positions = torch.cat(list(near.positions.values()))
+    assert np.array_equal(positions, selection.pool.position[near.index.numpy()])
 
 
 def test_scales_are_each_tensors_own():
@@ -83,8 +81,6 @@ def test_scales_are_each_tensors_own():
     first = len(near.positions["tensor.0"])
 
     class Shrink:
-        device = torch.device("cpu")
-
         def __call__(self, values):
             gradient = torch.zeros_like(values)
             gradient[:first] = values[:first]
@@ -104,8 +100,10 @@ def test_dense_levels_are_learned_too():
     learner = Linear(vectors, near)
     learned = near.learn(learner, Refinement(steps=100))
     assert learned.n_kept == 900
-    common = np.intersect1d(learned.kept, selection.kept)
-    before, after = (one.levels[np.searchsorted(one.kept, common)] for one in (selection, learned))
+    common = learned.kept[torch.isin(learned.kept, selection.kept)]
+    before, after = (
+        one.levels[torch.searchsorted(one.kept, common)] for one in (selection, learned)
+    )
     assert (before != after).sum() > 10
     assert learner.error(dense(vectors, learned)) < 0.2 * learner.error(dense(vectors, selection))
 
@@ -130,8 +128,6 @@ def test_a_loss_that_is_no_number_is_refused():
     _, near = prepared(Vectors((400,)), keep=20)
 
     class Broken:
-        device = torch.device("cpu")
-
         def __call__(self, values):
             return math.nan, values
 
@@ -145,8 +141,6 @@ def test_the_stopwatch_ends_it():
     linear = Linear(vectors, near)
 
     class Slow:
-        device = torch.device("cpu")
-
         def __call__(self, values):
             time.sleep(0.02)
             return linear(values)

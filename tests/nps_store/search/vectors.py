@@ -53,12 +53,12 @@ def flat_positions(vectors: Vectors, selection) -> NDArray[np.int64]:
     """Positions of what is kept in the concatenation of all tensors."""
     starts = np.cumsum([0, *map(len, vectors.arrays.values())])
     start_of = dict(zip(vectors.arrays, starts, strict=False))
-    found = [start_of[name] + positions for name, _, positions in selection.tensors()]
+    found = [start_of[name] + positions.numpy() for name, _, positions in selection.tensors()]
     return np.concatenate([np.empty(0, np.int64), *found])
 
 
 def dense(vectors: Vectors, selection) -> NDArray[np.float32]:
     """The stored delta as one array."""
     made = np.zeros(len(vectors.flat), dtype=np.float32)
-    made[flat_positions(vectors, selection)] = selection.values
+    made[flat_positions(vectors, selection)] = selection.values.numpy()
     return made
