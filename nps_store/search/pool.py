@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TaskVectors = Callable[[], Iterator[tuple[str, Float32]]]
 """Iterates anew over (tensor name, flat float32 task vector) at each call, in the same order."""
 
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20
 # Histograms over the upper half of the float32 bit pattern: monotone for positive numbers, 128 bins
 # an octave, no range to choose.
 _N_BINS = 1 << 15
