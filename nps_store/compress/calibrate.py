@@ -202,8 +202,11 @@ class Calibration:
                 live.copy_(tensor)
         return shell
 
-    def _live(self, base_name: str) -> Tensor:
+    def _live(self, base_name: str) -> Tensor | None:
+        """The live tensor; None for a tied tensor's second name, under which nothing is added."""
         name = self._task_names[base_name]
+        if name in self._shell.tied:
+            return None
         live = self._shell.body_tensor(name)
         return self._shell.head[name] if live is None else live
 
@@ -223,12 +226,9 @@ class Calibration:
     def _try(self, selection: Selection, runners: list[Runner]) -> list[Losses]:
         device = self._shell.body.device
         changes = [
-            (
-                self._live(base_name),
-                AddAt(positions.to(device), selection.values_in(span).to(device)),
-            )
+            (live, AddAt(positions.to(device), selection.values_in(span).to(device)))
             for base_name, span, positions in selection.tensors()
-            if self._task_names[base_name] not in self._shell.tied
+            if (live := self._live(base_name)) is not None
         ]
         log = apply_(changes)
         try:

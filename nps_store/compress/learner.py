@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from nps_store.calibration.lessons import Lesson, Lessons
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Place:
     """Elements of one live tensor.
 
     Attributes:
-        live: The tensor.
+        live: The tensor; None for a tensor that is in place under another name already.
         positions: int64 [n], flat and increasing, on its device.
     """
 
-    live: Tensor
+    live: Tensor | None
     positions: Tensor
 
 
@@ -42,7 +42,7 @@ class LiveLearner:
         self._loss = lessons.loss
         self._places = places
         self._sizes = [len(place.positions) for place in places]
-        self._found: dict[int, Tensor] = {}
+        self._found: dict[Place, Tensor] = {}
 
     def __call__(self, values: Tensor) -> tuple[float, Tensor]:
         """Loss and gradient on the next lesson."""
@@ -50,6 +50,7 @@ class LiveLearner:
         log = apply_(
             (place.live, AddAt(place.positions, part))
             for place, part in zip(self._places, parts, strict=True)
+            if place.live is not None
         )
         self._found.clear()
         try:
@@ -59,7 +60,7 @@ class LiveLearner:
         finally:
             revert_(log)
         found = [
-            self._found.get(place.live.data_ptr(), torch.zeros_like(part))
+            self._found.get(place, torch.zeros_like(part))
             for place, part in zip(self._places, parts, strict=True)
         ]
         return float(loss.detach()), torch.cat(found)
@@ -67,26 +68,28 @@ class LiveLearner:
     @contextmanager
     def watching(self, module: nn.Module) -> Iterator[LiveLearner]:
         """Gradients of the module's parameters are wanted within the context."""
-        positions = {place.live.data_ptr(): place.positions for place in self._places}
-        watched = [p for p in module.parameters() if p.data_ptr() in positions]
+        parameters = {parameter.data_ptr(): parameter for parameter in module.parameters()}
+        watched: list[nn.Parameter] = []
         hooks = []
-        for parameter in watched:
-            parameter.requires_grad_(True)
-            read = self._read(positions[parameter.data_ptr()])
-            hooks.append(parameter.register_post_accumulate_grad_hook(read))  # type: ignore[no-untyped-call]
+        for place in self._places:
+            parameter = None if place.live is None else parameters.get(place.live.data_ptr())
+            if parameter is not None:
+                watched.append(parameter)
+                parameter.requires_grad_(True)
+                read = self._read(place)
+                hooks.append(parameter.register_post_accumulate_grad_hook(read))  # type: ignore[no-untyped-call]
         try:
             yield self
         finally:
             for hook in hooks:
                 hook.remove()
-            for parameter in watched:
-                parameter.requires_grad_(False)
+            for own in watched:
+                own.requires_grad_(False)
 
-    def _read(self, positions: Tensor) -> Callable[[Tensor], None]:
+    def _read(self, place: Place) -> Callable[[Tensor], None]:
         def read(parameter: Tensor) -> None:
             if parameter.grad is not None:
-                found = parameter.grad.reshape(-1)[positions].float()
-                self._found[parameter.data_ptr()] = found
+                self._found[place] = parameter.grad.reshape(-1)[place.positions].float()
                 parameter.grad = None
 
         return read

@@ -12,6 +12,8 @@ from nps_store.compress import Options, TaskSource, compress
 from nps_store.compress.calibrate import Calibration
 from nps_store.compress.fine_tune import FineTune
 from nps_store.store import Store
+from tests.nps_store.language import make_language
+from tests.nps_store.models import edit
 
 
 @pytest.fixture
@@ -75,6 +77,27 @@ def test_dense_values_lose_nothing_and_the_base_much(calibration, fine_tune):
         at_base, _ = learner(torch.zeros_like(dense))
     assert at_dense < 1e-3
     assert at_base > 0.1
+
+
+def test_a_tied_tensor_is_changed_once(tmp_path):
+    """A checkpoint may hold a tied tensor under both of its names."""
+    language = make_language(tmp_path, "qwen2")
+    base, dense = (
+        edit(source, tmp_path / f"{source.name} both",
+             lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].clone()}))
+        for source in (language.base, language.dense)
+    )  # fmt: skip
+    fine_tune = FineTune("task", Checkpoint(dense), Checkpoint(base))
+    calibration = Calibration(fine_tune, read_rows(language.data), Options())
+    vectors = dict(fine_tune.vectors())
+    assert (vectors["lm_head.weight"] == vectors["model.embed_tokens.weight"]).all()
+    positions = {name: torch.arange(len(flat)) for name, flat in vectors.items()}
+    with calibration.learner(positions) as learner:
+        loss, gradient = learner(torch.cat([torch.from_numpy(flat) for flat in vectors.values()]))
+    assert loss < 1e-3
+    found = dict(zip(vectors, gradient.split([len(f) for f in vectors.values()]), strict=True))
+    assert found["model.embed_tokens.weight"].any()
+    assert not found["lm_head.weight"].any()
 
 
 def test_a_learned_selection_keeps_more(zoo, tmp_path):
