@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from nps_store.calibration.losses import class_losses, vector_losses
-from nps_store.calibration.tokens import TopTokens, token_losses
+from nps_store.calibration.batches import by_length
+from nps_store.calibration.losses import batch_losses, refer
 from nps_store.modeling.shell import pad
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from nps_store.calibration.losses import Reference
     from nps_store.modeling import Shell
 
-BATCH = 64
+BATCH_TEXTS = 64
 BATCH_TOKENS = 8192
 """Texts and tokens of a lesson, at most: one step of learning."""
 
@@ -41,7 +42,7 @@ class Lesson:
     """
 
     inputs: dict[str, Tensor]
-    outputs: Tensor | TopTokens
+    outputs: Reference
     hidden: Tensor | None
 
 
@@ -62,15 +63,15 @@ class Lessons:
         self._shell = shell
         self._rng = np.random.default_rng(seed)
         self._lessons = []
-        for index in _batches(ids, self._rng):
+        batches = by_length(ids, most_tokens=BATCH_TOKENS, most_texts=BATCH_TEXTS, rng=self._rng)
+        for index in batches:
             inputs = pad([ids[i] for i in index], tokenizer, shell.body.device)
             with torch.no_grad():
-                outputs, hidden = shell.trace(inputs)
-            if shell.kind == "generate":
-                self._lessons.append(Lesson(inputs, TopTokens.of(outputs), None))
-            else:
-                tokens = hidden[inputs["attention_mask"].bool()].half()
-                self._lessons.append(Lesson(inputs, outputs.float(), tokens))
+                outputs, states = shell.trace(inputs)
+            hidden = None
+            if shell.kind != "generate":
+                hidden = states[inputs["attention_mask"].bool()].half()
+            self._lessons.append(Lesson(inputs, refer(shell.kind, outputs), hidden))
 
     def __iter__(self) -> Iterator[Lesson]:
         """Endless."""
@@ -85,28 +86,10 @@ class Lessons:
         """
         inputs = lesson.inputs
         outputs, hidden = self._shell.trace(inputs)
-        if isinstance(lesson.outputs, TopTokens):
-            ids, mask = inputs["input_ids"], inputs["attention_mask"]
-            return token_losses(outputs, ids, mask, lesson.outputs)["distill"].mean()
-        if self._shell.kind == "classify":
-            loss = class_losses(outputs, None, lesson.outputs)["distill"].mean()
-        else:
-            loss = vector_losses(outputs, lesson.outputs)["distill"].mean()
+        losses = batch_losses(self._shell.kind, outputs, inputs, dense=lesson.outputs)
+        loss = losses["distill"].mean()
         if lesson.hidden is None:
             return loss
         expected = lesson.hidden.float()
         error = hidden[inputs["attention_mask"].bool()].float() - expected
         return loss + error.square().sum() / expected.square().sum()
-
-
-def _batches(ids: Sequence[Sequence[int]], rng: np.random.Generator) -> list[list[int]]:
-    """Indices of texts, batched by length; equal lengths in a random order."""
-    lengths = np.array([len(text) for text in ids])
-    order = np.lexsort((rng.random(len(ids)), lengths))
-    batches: list[list[int]] = [[]]
-    for index in order.tolist():
-        full = (len(batches[-1]) + 1) * len(ids[index]) > BATCH_TOKENS
-        if batches[-1] and (full or len(batches[-1]) == BATCH):
-            batches.append([])
-        batches[-1].append(index)
-    return batches

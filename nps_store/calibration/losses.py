@@ -1,19 +1,27 @@
-"""Losses of one model on a set of examples: what classifiers and vectors say in each measure."""
+"""How far a model's outputs are from labels and from the dense fine-tune's outputs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from nps_store.calibration.tokens import TopTokens, token_losses
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Mapping
+
+    from nps_store.modeling.shell import Kind
 
 Float64 = NDArray[np.float64]
 Measure = Literal["distill", "loss", "accuracy"]
+Reference: TypeAlias = Tensor | TopTokens
+"""The dense fine-tune's outputs on a batch: logits [n, n_labels], vectors [n, dim], or a language
+model's likeliest tokens."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,37 @@ class Losses:
         return losses
 
 
+def refer(kind: Kind, outputs: Tensor) -> Reference:
+    """Outputs as they are held to be compared with."""
+    return TopTokens.of(outputs) if kind == "generate" else outputs
+
+
+def batch_losses(
+    kind: Kind,
+    outputs: Tensor,
+    inputs: Mapping[str, Tensor],
+    *,
+    labels: Tensor | None = None,
+    dense: Reference | None = None,
+) -> dict[Measure, Tensor]:
+    """Losses of each example of a batch, [n] in every measure; differentiable.
+
+    Args:
+        kind: Of model.
+        outputs: Its logits or vectors.
+        inputs: Token ids and attention mask, int64 [n, length].
+        labels: int64 [n] classes, or None.
+        dense: The dense fine-tune's outputs, or None.
+    """
+    if kind == "generate":
+        tokens = cast("TopTokens | None", dense)
+        return token_losses(outputs, inputs["input_ids"], inputs["attention_mask"], tokens)
+    other = cast("Tensor | None", dense)
+    if kind == "classify":
+        return class_losses(outputs, labels, other)
+    return vector_losses(outputs, other)
+
+
 def class_losses(
     logits: Tensor, labels: Tensor | None, dense: Tensor | None
 ) -> dict[Measure, Tensor]:
@@ -58,7 +97,7 @@ def class_losses(
         expected, actual = dense.double().log_softmax(-1), logits.double().log_softmax(-1)
         losses["distill"] = (expected.exp() * (expected - actual)).sum(-1)
     if labels is not None:
-        losses["loss"] = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        losses["loss"] = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
         losses["accuracy"] = (logits.argmax(-1) != labels).float()
     return losses
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nps_store.calibration.batches import by_length
 from nps_store.calibration.data import class_indices
-from nps_store.calibration.losses import Losses, Measure, class_losses, vector_losses
-from nps_store.calibration.tokens import TopTokens, token_losses
+from nps_store.calibration.losses import Losses, batch_losses, refer
 from nps_store.errors import CalibrationError
 from nps_store.modeling.shell import Shell, encode, pad
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from nps_store.calibration.data import Row
+    from nps_store.calibration.losses import Measure, Reference
 
 BATCH_TOKENS = 4096
 LOGITS_NBYTES = 256 << 20
@@ -99,17 +100,14 @@ class Runner:
                 pad([examples.ids[i] for i in index], tokenizer, device),
                 None if examples.labels is None else examples.labels[index].to(device),
             )
-            for index in _by_length(examples.ids, _batch_tokens(shell))
+            for index in by_length(examples.ids, most_tokens=_batch_tokens(shell))
         ]
-        self._dense: list[Tensor | TopTokens | None] = [None] * len(self._batches)
+        self._dense: list[Reference | None] = [None] * len(self._batches)
 
     def refer_(self) -> None:
         """Remember the outputs under the weights that are in place now, the dense fine-tune's:
         from then on divergence from them is measured too."""
-        self._dense = [
-            TopTokens.of(outputs) if self._shell.kind == "generate" else outputs
-            for outputs in map(self._outputs, self._batches)
-        ]
+        self._dense = [refer(self._shell.kind, self._outputs(batch)) for batch in self._batches]
 
     def __call__(self) -> Losses:
         """Losses under the weights that are in place now, in the order of the examples."""
@@ -123,26 +121,18 @@ class Runner:
 
     def outputs(self) -> Tensor:
         """Logits [n, n_labels] or vectors [n, dim], float32 on the CPU, in the examples' order."""
-        return self._in_order([self._outputs(batch) for batch in self._batches])
-
-    def _outputs(self, batch: Batch) -> Tensor:
-        if self._shell.kind == "generate":
-            return self._shell.logits(batch.inputs)
-        if self._shell.kind == "classify":
-            return self._shell.logits(batch.inputs).float()
-        return self._shell.run(batch.inputs)
+        return self._in_order([self._outputs(batch).float() for batch in self._batches])
 
     @torch.inference_mode()
-    def _losses(self, batch: Batch, dense: Tensor | TopTokens | None) -> dict[Measure, Tensor]:
+    def _outputs(self, batch: Batch) -> Tensor:
+        outputs, _ = self._shell.trace(batch.inputs)
+        return outputs
+
+    @torch.inference_mode()
+    def _losses(self, batch: Batch, dense: Reference | None) -> dict[Measure, Tensor]:
         outputs = self._outputs(batch)
-        if self._shell.kind == "generate":
-            top = dense if isinstance(dense, TopTokens) else None
-            inputs = batch.inputs
-            return token_losses(outputs, inputs["input_ids"], inputs["attention_mask"], top)
-        other = dense if isinstance(dense, Tensor) else None
-        if self._shell.kind == "classify":
-            return class_losses(outputs, batch.labels, other)
-        return vector_losses(outputs, other)
+        kind = self._shell.kind
+        return batch_losses(kind, outputs, batch.inputs, labels=batch.labels, dense=dense)
 
     def _in_order(self, parts: list[Tensor]) -> Tensor:
         order = torch.tensor([i for batch in self._batches for i in batch.index])
@@ -153,13 +143,3 @@ def _batch_tokens(shell: Shell) -> int:
     if shell.kind != "generate":
         return BATCH_TOKENS
     return max(LOGITS_NBYTES // (4 * int(shell.config.vocab_size)), 1)
-
-
-def _by_length(ids: Sequence[Sequence[int]], most: int) -> list[list[int]]:
-    """Indices of examples in batches of at most `most` tokens, padding included."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(ids)), key=lambda i: len(ids[i])):
-        if not batches or (len(batches[-1]) + 1) * len(ids[index]) > most:
-            batches.append([])
-        batches[-1].append(index)
-    return batches
