@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nps_store.calibration import Row
+from nps_store.checkpoint import Checkpoint
 from nps_store.compress import Options, TaskSource, compress
+from nps_store.compress.calibrate import Calibration
+from nps_store.compress.fine_tune import FineTune
 from nps_store.errors import CalibrationError
 from nps_store.evaluate import evaluate_task
 from nps_store.store import Store
@@ -128,6 +132,17 @@ def test_labels_by_which_the_fine_tune_gains_nothing(zoo, tmp_path):
     assert "the base is no worse than the fine-tune" in notes.notes[0]
     assert stored.quality.measure == "distill"
     assert 0 < stored.quality.value <= 1
+
+
+def test_labels_count_only_where_every_row_has_one(zoo):
+    """Whichever part the row without a label falls into."""
+    fine_tune = FineTune("two", Checkpoint(zoo.dense("two")), Checkpoint(zoo.base))
+    wrong = [Row(text, LABELS["two"][1 - LABELS["two"].index(label)])
+             for text, label in corpus(LABELS["two"], 10, seed=6)]  # fmt: skip
+    assert Calibration(fine_tune, wrong, Options()).lacks_gain
+    for bare in range(len(wrong)):
+        rows = [*wrong[:bare], Row(wrong[bare].text), *wrong[bare + 1 :]]
+        assert not Calibration(fine_tune, rows, Options()).lacks_gain
 
 
 def test_texts_beyond_the_models_limit_are_cut_and_counted(zoo, tmp_path):

@@ -40,7 +40,7 @@ def test_gradient_equals_that_of_the_whole_model(calibration, fine_tune):
     positions = some_positions(fine_tune)
     n = sum(map(len, positions.values()))
     values = torch.randn(n, generator=torch.Generator().manual_seed(0)) * 0.01
-    body = calibration._shell.body
+    body = calibration._live.shell.body
     before = body.hash()
     with calibration.learner(positions) as learner:
         lesson = next(iter(calibration._lessons))
@@ -50,7 +50,7 @@ def test_gradient_equals_that_of_the_whole_model(calibration, fine_tune):
     assert not any(p.requires_grad for p in body.module.parameters())
 
     parameters = {p.data_ptr(): p for p in body.module.parameters()}
-    live = {name: parameters[calibration._live(name).data_ptr()] for name in positions}
+    live = {name: parameters[calibration._live.tensor(name).data_ptr()] for name in positions}
     parts = dict(zip(positions, values.split([len(at) for at in positions.values()]), strict=True))
     with torch.no_grad():
         for name, at in positions.items():
