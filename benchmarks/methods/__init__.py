@@ -15,7 +15,7 @@ from benchmarks.methods.deltazip import DeltaZip
 from benchmarks.methods.emr import Emr
 from benchmarks.methods.lossless import XorZstd, ZipNn
 from benchmarks.methods.low_rank import LowRank
-from benchmarks.methods.nps import FEW_KEEPS, Nps
+from benchmarks.methods.nps import FEW_KEEPS, LANGUAGE, Nps
 from benchmarks.methods.tall import Tall
 from benchmarks.methods.trim import Trim
 from benchmarks.methods.ultradelta import UltraDelta
@@ -27,7 +27,7 @@ OURS = "NPS"
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Nps(OURS),
+        Nps(OURS, language=LANGUAGE),
         Trim(scaled=False),
         Trim(scaled=True),
         Dare(scaled=False),
@@ -41,8 +41,8 @@ METHODS: dict[str, Method] = {
         DeltaZip(),
         LowRank(mixed=False),
         LowRank(mixed=True),
-        Nps("NPS top-k", FEW_KEEPS, {"method": "topk"}),
-        Nps("dither, no search", FEW_KEEPS, {"method": "dither"}),
+        Nps("NPS top-k", FEW_KEEPS, options={"method": "topk"}),
+        Nps("dither, no search", FEW_KEEPS, options={"method": "dither"}),
         XorZstd(),
         ZipNn(),
     )

@@ -43,11 +43,12 @@ class Method(Protocol):
 
     Attributes:
         name: In results.
-        settings: Values of the rate knob, from few bytes to many.
     """
 
     name: str
-    settings: tuple[Setting, ...]
+
+    def settings_of(self, group: str) -> tuple[Setting, ...]:
+        """Values of the rate knob for fine-tunes of a group, from few bytes to many."""
 
     def compress(self, problem: Problem, setting: Setting) -> Compressed:
         """Compress at one setting and decode what was written."""
@@ -69,10 +70,19 @@ class Fitted:
 
 
 class Baseline(ABC):
-    """A method that stores the body through `archive`, and the head like all others."""
+    """A method that stores the body through `archive`, and the head like all others.
+
+    Attributes:
+        name: In results.
+        settings: Values of the rate knob, the same for all groups.
+    """
 
     name: str
     settings: tuple[Setting, ...]
+
+    def settings_of(self, group: str) -> tuple[Setting, ...]:  # noqa: ARG002
+        """As `Method`."""
+        return self.settings
 
     @abstractmethod
     def fit(self, problem: Problem, setting: Setting) -> Fitted:

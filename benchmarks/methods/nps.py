@@ -34,17 +34,20 @@ class Nps:
     Attributes:
         name: In results.
         settings: Options that set the rate.
+        language: The same for language models, where it is not the same.
         options: Options beside them.
     """
 
     name: str = "NPS"
     settings: tuple[Setting, ...] = TARGETS + KEEPS
+    language: tuple[Setting, ...] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def settings_of(self, group: str) -> tuple[Setting, ...]:
-        """Values of the rate knob for fine-tunes of a group."""
-        ours = self.settings == TARGETS + KEEPS
-        return LANGUAGE if ours and group.startswith("lm-") else self.settings
+        """As `Method`."""
+        if group.startswith("lm-") and self.language is not None:
+            return self.language
+        return self.settings
 
     def compress(self, problem: Problem, setting: Setting) -> Compressed:
         """Write a store of this one task and read its weights back."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.machine import circumstances
 from benchmarks.methods import METHODS
-from benchmarks.methods.nps import Nps
 from benchmarks.quality.points import Journal, Key, Point, key_of, measure, merged
 from benchmarks.quality.tasks import FineTune, load
 from benchmarks.zoo import quiet
@@ -114,8 +113,7 @@ def _task(run: Run, task: FineTune, done: set[Key], deadline: float | None) -> N
     journal, loaded = Journal(run.journal), None
     for name in run.methods:
         method = METHODS[name]
-        settings = method.settings_of(task.group) if isinstance(method, Nps) else method.settings
-        for setting in settings:
+        for setting in method.settings_of(task.group):
             about = {"group": task.group, "task": task.name, "method": name}
             if key_of({**about, "setting": dict(setting)}) in done:
                 continue

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.methods import METHODS
+from benchmarks.methods import METHODS, OURS
 from benchmarks.methods.archive import pack, unpack
 from benchmarks.methods.method import Baseline
 from formats.records import DenseLevels, SparseLevels
@@ -115,3 +115,10 @@ def _same(left: Part, right: Part) -> bool:
         and left.shape == right.shape
         and left.tobytes() == right.tobytes()
     )
+
+
+def test_every_method_has_settings_for_every_group() -> None:
+    for name, method in METHODS.items():
+        plain, language = method.settings_of("classifiers"), method.settings_of("lm-heavy")
+        assert plain
+        assert (plain == language) == (name != OURS)
