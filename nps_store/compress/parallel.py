@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -17,7 +17,6 @@ from nps_store.errors import WorkerLostError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection
-    from types import TracebackType
 
     from nps_store.compress.admission import Job
     from nps_store.compress.decision import Decision
@@ -56,11 +55,11 @@ def decide_in_processes(
         place = Workplace(open_base, sink.tensors, options, n_threads, directory)
         decided: dict[int, Decision] = {}
         waiting = list(enumerate(jobs))[::-1]
-        with _Crew(place, n_workers) as crew:
-            for worker in crew.workers:
+        with _crew(place, n_workers) as workers:
+            for worker in workers:
                 worker.give(*waiting.pop())
             while len(decided) < len(jobs):
-                for worker, message in crew.listen():
+                for worker, message in _heard(workers):
                     if isinstance(message, Event):
                         getattr(progress, message.method)(*message.arguments)
                     elif isinstance(message, Exception):
@@ -112,38 +111,23 @@ class _Worker:
         )
 
 
-class _Crew:
+@contextmanager
+def _crew(place: Workplace, n_workers: int) -> Iterator[list[_Worker]]:
     """Worker processes that do not outlive the context."""
+    with ExitStack() as ends:
+        workers = []
+        for _ in range(n_workers):
+            workers.append(_Worker(place))
+            ends.callback(workers[-1].end)
+        yield workers
 
-    def __init__(self, place: Workplace, n_workers: int) -> None:
-        self._place = place
-        self._n_workers = n_workers
-        self.workers: list[_Worker] = []
 
-    def __enter__(self) -> Self:
-        try:
-            for _ in range(self._n_workers):
-                self.workers.append(_Worker(self._place))
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for worker in self.workers:
-            worker.end()
-
-    def listen(self) -> Iterator[tuple[_Worker, object]]:
-        """What has been said, once something has."""
-        pipes = {worker.pipe: worker for worker in self.workers}
-        for pipe in wait(list(pipes)):
-            worker = pipes[cast("Connection", pipe)]
-            yield worker, worker.receive()
+def _heard(workers: Sequence[_Worker]) -> Iterator[tuple[_Worker, object]]:
+    """What has been said, once something has."""
+    pipes = {worker.pipe: worker for worker in workers}
+    for pipe in wait(list(pipes)):
+        worker = pipes[cast("Connection", pipe)]
+        yield worker, worker.receive()
 
 
 @contextmanager
