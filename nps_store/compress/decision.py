@@ -7,22 +7,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nps_store.compress.calibrate import Calibration
-from nps_store.compress.encode import absent, encode
+from nps_store.compress.encode import Encoding
 from nps_store.compress.journal import Journal, JournaledCalibration
 from nps_store.compress.rate import choose
 from nps_store.compress.record import record, search_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from nps_store.calibration import Quality, Row
     from nps_store.compress.admission import Job
-    from nps_store.compress.encode import Encoded
     from nps_store.compress.fine_tune import FineTune
     from nps_store.compress.journal import JournalFile
     from nps_store.compress.options import Options, Progress
+    from nps_store.compress.rate import Choice
     from nps_store.compress.writing import TaskSink
-    from nps_store.search import Selection
+    from nps_store.search import Found, Selection
 
 RECORD_NBYTES = 1024
 """Room left in a byte budget for what is noted of a task, which is known only at the end."""
@@ -58,56 +56,27 @@ class Decision:
     """What is kept of a task; can be sent from process to process.
 
     Attributes:
-        records: The tensors to write; None where everything is kept, since that is large and made
-            from the fine-tune at any time.
-        absent: Base tensors from which nothing of the task derives.
-        dither: Names the random numbers that the selection was made with.
+        encoding: Its weights as they go into the store.
         meta: What is noted of it.
         stored: What is told of it.
     """
 
-    records: tuple[Encoded, ...] | None
-    absent: tuple[int, ...]
-    dither: str | None
+    encoding: Encoding
     meta: dict[str, Any]
     stored: Stored
-
-    def encoded(self, fine_tune: FineTune) -> Iterable[Encoded]:
-        """The tensors to write."""
-        return encode(fine_tune, None) if self.records is None else self.records
 
 
 def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> Decision:
     """Search, write into a scratch store and measure there what will be in the store."""
     start = time.perf_counter()
     fine_tune = job.fine_tune
-    found, calibration, choice = None, None, None
-    if job.is_equal and options.method != "exact":
-        progress.note(fine_tune.name, _without_delta(fine_tune))
-        options = _for_nothing(options)
-    elif job.rows is not None and options.method != "exact":
-        calibration = _calibrate(fine_tune, job.rows, options, progress, journal=job.journal)
+    calibration, choice, found = None, None, None
     if options.method != "exact":
-        progress.stage(fine_tune.name, "search")
-        choice = choose(
-            fine_tune, calibration, options,
-            nbytes_of=lambda selection: _nbytes(fine_tune, sink, selection) + RECORD_NBYTES,
-            progress=progress,
-        )  # fmt: skip
-        found = choice.found
-        if choice.target is not None and found.check < choice.target:
-            progress.note(
-                fine_tune.name,
-                f"target {choice.target:g} is out of reach (got {found.check:.3f}); "
-                "stored losslessly",
-            )
-            found = None
+        calibration, choice = _search(job, sink, options, progress)
+        found = _within_reach(fine_tune, choice, progress)
     progress.stage(fine_tune.name, "measure")
-    records = None if found is None else tuple(encode(fine_tune, found.selection))
-    gone = absent(fine_tune, exact=found is None)
-    dither = None if found is None else found.selection.pool.dither
-    encoded = encode(fine_tune, None) if records is None else records
-    with sink.scratch(fine_tune, encoded, absent=gone, dither=dither) as (store, nbytes):
+    encoding = Encoding.of(fine_tune, None if found is None else found.selection)
+    with sink.scratch(fine_tune, encoding) as (store, nbytes):
         quality = None if calibration is None else calibration.measure_stored(store)
     stored = Stored(
         name=fine_tune.name,
@@ -122,7 +91,39 @@ def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> De
     meta = record(stored, job.source_hash, fine_tune, options)
     meta |= search_record(found, calibration, choice, options)
     progress.stage(fine_tune.name, "done")
-    return Decision(records, gone, dither, meta, stored)
+    return Decision(encoding, meta, stored)
+
+
+def _search(
+    job: Job, sink: TaskSink, options: Options, progress: Progress
+) -> tuple[Calibration | None, Choice]:
+    """What to keep, and the live model that this was found with, where there are data."""
+    fine_tune, calibration = job.fine_tune, None
+    if job.is_equal:
+        progress.note(fine_tune.name, _without_delta(fine_tune))
+        options = _for_nothing(options)
+    elif job.rows is not None:
+        calibration = _calibrate(fine_tune, job.rows, options, progress, journal=job.journal)
+
+    def nbytes_of(selection: Selection) -> int:
+        with sink.scratch(fine_tune, Encoding.of(fine_tune, selection)) as (_, nbytes):
+            return nbytes + RECORD_NBYTES
+
+    progress.stage(fine_tune.name, "search")
+    choice = choose(fine_tune, calibration, options, nbytes_of=nbytes_of, progress=progress)
+    return calibration, choice
+
+
+def _within_reach(fine_tune: FineTune, choice: Choice, progress: Progress) -> Found | None:
+    """What was found; None where it misses the target, so that everything is to be kept."""
+    found = choice.found
+    if choice.target is None or found.check >= choice.target:
+        return found
+    progress.note(
+        fine_tune.name,
+        f"target {choice.target:g} is out of reach (got {found.check:.3f}); stored losslessly",
+    )
+    return None
 
 
 def _calibrate(
@@ -164,10 +165,3 @@ def _without_delta(fine_tune: FineTune) -> str:
     own = len(fine_tune.alignment.new) + len(fine_tune.alignment.grown)
     rest = f"only what the base lacks is stored ({own} tensors)" if own else "nothing is stored"
     return f"its weights equal the base's, the delta takes 0 bytes: {rest}"
-
-
-def _nbytes(fine_tune: FineTune, sink: TaskSink, selection: Selection) -> int:
-    gone = absent(fine_tune, exact=False)
-    encoded, dither = encode(fine_tune, selection), selection.pool.dither
-    with sink.scratch(fine_tune, encoded, absent=gone, dither=dither) as (_, nbytes):
-        return nbytes

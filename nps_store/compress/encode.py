@@ -21,7 +21,7 @@ from nps_store.checkpoint import DTYPE_NAMES, DTYPES
 from nps_store.records import to_bits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from nps_store.compress.fine_tune import FineTune
     from nps_store.search import Selection
@@ -48,7 +48,39 @@ class Encoded:
     extra: Record | None = None
 
 
-def encode(fine_tune: FineTune, selection: Selection | None) -> Iterator[Encoded]:
+@dataclass(frozen=True)
+class Encoding:
+    """What a store holds of a task's weights; can be sent from process to process.
+
+    Attributes:
+        tensors: The tensors to write; None where everything is kept, since that is large and made
+            from the fine-tune at any time.
+        absent: Indices of base tensors from which nothing of the task derives, increasing.
+        dither: Names the random numbers that the selection was made with.
+    """
+
+    tensors: tuple[Encoded, ...] | None
+    absent: tuple[int, ...]
+    dither: str | None
+
+    @classmethod
+    def of(cls, fine_tune: FineTune, selection: Selection | None) -> Encoding:
+        """Encode what a selection keeps of the task vector, or everything where there is none.
+
+        Raises:
+            NonFiniteWeightError: A tensor holds NaN or Inf.
+        """
+        if selection is None:
+            return cls(None, _absent(fine_tune, exact=True), None)
+        tensors = tuple(_encode(fine_tune, selection))
+        return cls(tensors, _absent(fine_tune, exact=False), selection.pool.dither)
+
+    def tensors_of(self, fine_tune: FineTune) -> Iterable[Encoded]:
+        """The tensors to write."""
+        return _encode(fine_tune, None) if self.tensors is None else self.tensors
+
+
+def _encode(fine_tune: FineTune, selection: Selection | None) -> Iterator[Encoded]:
     """All tensors of a task that differ from the base's.
 
     Args:
@@ -86,7 +118,7 @@ def encode(fine_tune: FineTune, selection: Selection | None) -> Iterator[Encoded
         yield Encoded(name, fine_tune.own_dtype(name), tuple(tensor.shape), None, own)
 
 
-def absent(fine_tune: FineTune, *, exact: bool) -> tuple[int, ...]:
+def _absent(fine_tune: FineTune, *, exact: bool) -> tuple[int, ...]:
     """Indices of base tensors from which nothing of the task derives, increasing."""
     index = {name: number for number, name in enumerate(fine_tune.base.names)}
     gone = {index[name] for name in fine_tune.alignment.absent}

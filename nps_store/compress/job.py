@@ -181,15 +181,7 @@ def _write(
     writer: ContainerWriter, sink: TaskSink, admitted: Sequence[Job], decided: Sequence[Decision]
 ) -> None:
     for job, task in zip(admitted, decided, strict=True):
-        encoded = task.encoded(job.fine_tune)
-        sink.write(
-            writer,
-            job.fine_tune,
-            encoded,
-            absent=task.absent,
-            dither=task.dither,
-            meta=task.meta,
-        )
+        sink.write(writer, job.fine_tune, task.encoding, meta=task.meta)
     writer.commit()
 
 

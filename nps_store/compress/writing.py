@@ -19,11 +19,11 @@ from nps_store.store import Store
 from nps_store.task import task_nbytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from formats.base import BaseTensor
     from formats.index import TaskEntry
-    from nps_store.compress.encode import Encoded
+    from nps_store.compress.encode import Encoding
     from nps_store.compress.fine_tune import FineTune
     from nps_store.sources import BaseSource
 
@@ -86,10 +86,8 @@ class TaskSink:
         self,
         writer: ContainerWriter,
         fine_tune: FineTune,
-        encoded: Iterable[Encoded],
+        encoding: Encoding,
         *,
-        absent: tuple[int, ...],
-        dither: str | None,
         meta: Mapping[str, Any],
     ) -> TaskEntry:
         """Add one task with its files; not committed."""
@@ -103,9 +101,9 @@ class TaskSink:
             fine_tune.name,
             prefix=fine_tune.alignment.prefix,
             dtype=fine_tune.dtype,
-            dither=dither,
+            dither=encoding.dither,
         ) as out:
-            for tensor in encoded:
+            for tensor in encoding.tensors_of(fine_tune):
                 out.add(
                     tensor.name,
                     dtype=tensor.dtype,
@@ -114,23 +112,16 @@ class TaskSink:
                     record=tensor.record,
                     extra=tensor.extra,
                 )
-            return out.finish(absent=absent, files=files, meta=dict(meta))
+            return out.finish(absent=encoding.absent, files=files, meta=dict(meta))
 
     @contextmanager
-    def scratch(
-        self,
-        fine_tune: FineTune,
-        encoded: Iterable[Encoded],
-        *,
-        absent: tuple[int, ...],
-        dither: str | None,
-    ) -> Iterator[tuple[Store, int]]:
+    def scratch(self, fine_tune: FineTune, encoding: Encoding) -> Iterator[tuple[Store, int]]:
         """A throw-away store that holds just this task, and the bytes the task takes in it."""
         with tempfile.TemporaryDirectory(prefix="nps-scratch-") as directory:
             path = Path(directory) / "scratch.nps"
             with ContainerWriter.create(path) as writer:
                 self.set_base(writer, embed=False, name="base", path_hint=None)
-                self.write(writer, fine_tune, encoded, absent=absent, dither=dither, meta={})
+                self.write(writer, fine_tune, encoding, meta={})
                 writer.commit()
             with Container.open(path) as container:
                 nbytes = task_nbytes(container, fine_tune.name)
