@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nps_store.compress import Options, TaskSource
     from nps_store.export import export_task
     from nps_store.modeling import LiveBase, PreparedTask
-    from nps_store.module import search_module
+    from nps_store.module_search import search_module
     from nps_store.store import Store
     from nps_store.task import Task
 
@@ -35,7 +35,7 @@ _HOME = {
     "Task": "nps_store.task",
     "TaskSource": "nps_store.compress",
     "export_task": "nps_store.export",
-    "search_module": "nps_store.module",
+    "search_module": "nps_store.module_search",
 }
 
 

@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from nps_store.cli import arguments as arg
-from nps_store.cli.asked import Asked, asking
 from nps_store.cli.compress import document, summary
+from nps_store.cli.compression_options import CompressionOptions, with_compression_options
 from nps_store.cli.output import emit
 
 
-@asking
+@with_compression_options
 def add(
     store: arg.StorePath,
-    asked: Asked,
+    given: CompressionOptions,
     base: arg.BaseDir = None,
     replace: Annotated[bool, typer.Option(help="Replace tasks of the same name.")] = False,
     as_json: arg.Json = False,
@@ -26,15 +26,15 @@ def add(
     """
     from nps_store.compress import add as run
 
-    with asked.progress(quiet=as_json) as progress:
+    with given.progress(quiet=as_json) as progress:
         stored = run(
             store,
-            asked.sources(),
+            given.sources(),
             base=base,
-            options=asked.options(),
+            options=given.to_options(),
             replace=replace,
-            jobs=asked.jobs,
-            journal=asked.journal,
+            jobs=given.jobs,
+            journal=given.journal,
             progress=progress,
         )
     emit(document("nps.add/1", store, stored), as_json=as_json, text=summary(stored))

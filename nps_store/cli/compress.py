@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nps_store.cli import arguments as arg
-from nps_store.cli.asked import Asked, asking
+from nps_store.cli.compression_options import CompressionOptions, with_compression_options
 from nps_store.cli.output import emit, share, size, table
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from nps_store.compress.decision import Stored
 
 
-@asking
+@with_compression_options
 def compress(
     base: Annotated[Path, typer.Option(help="Hugging Face directory of the base.")],
     out: Annotated[Path, typer.Option(help="The store to create (.nps).")],
-    asked: Asked,
+    given: CompressionOptions,
     base_storage: Annotated[
         arg.BaseStorage, typer.Option(help="Leave the base where it is, or store it too.")
     ] = arg.BaseStorage.external,
@@ -36,16 +36,16 @@ def compress(
     """
     from nps_store.compress import compress as run
 
-    with asked.progress(quiet=as_json) as progress:
+    with given.progress(quiet=as_json) as progress:
         stored = run(
             base,
-            asked.sources(),
+            given.sources(),
             out,
-            options=asked.options(),
+            options=given.to_options(),
             embed_base=base_storage is arg.BaseStorage.embed,
             overwrite=overwrite,
-            jobs=asked.jobs,
-            journal=asked.journal,
+            jobs=given.jobs,
+            journal=given.journal,
             progress=progress,
         )
     emit(document("nps.compress/1", out, stored), as_json=as_json, text=summary(stored))

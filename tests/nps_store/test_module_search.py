@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-import nps_store.module as tested
+import nps_store.module_search as tested
 from nps_store import search_module
 from nps_store.errors import BadOptionError, NonFiniteObjectiveError, ShapeMismatchError
 from nps_store.switch import revert_

@@ -1,4 +1,4 @@
-"""What `nps compress` and `nps add` ask alike, said once."""
+"""The options of a compression, which `nps compress` and `nps add` share."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """Options of a compression, as the command line has them."""
+class CompressionOptions:
+    """As the command line has them."""
 
     task: arg.Tasks
     calib: arg.Calibrations = None
@@ -49,7 +49,7 @@ class Asked:
             quiet=quiet, evaluations=self.evaluations, search_seconds=self.search_seconds
         )
 
-    def options(self) -> Options:
+    def to_options(self) -> Options:
         """How to compress.
 
         Raises:
@@ -72,19 +72,21 @@ class Asked:
         )
 
 
-def asking(verb: Callable[..., None]) -> Callable[..., None]:
-    """A verb's parameter `asked` as the options that make it up, which is how typer sees them."""
-    shared = inspect.signature(Asked, eval_str=True).parameters
+def with_compression_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb whose one parameter of that class appears as the options that make it up, which is how
+    typer sees them."""
+    shared = inspect.signature(CompressionOptions, eval_str=True).parameters
     own = inspect.signature(verb, eval_str=True).parameters
+    (place,) = (name for name, one in own.items() if one.annotation is CompressionOptions)
 
     def run(**given: object) -> None:
-        asked = Asked(**{name: given.pop(name) for name in shared})  # type: ignore[arg-type]
-        verb(**given, asked=asked)
+        options = CompressionOptions(**{name: given.pop(name) for name in shared})  # type: ignore[arg-type]
+        verb(**given, **{place: options})
 
     parameters = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for name, one in own.items()
-        for parameter in (shared.values() if name == "asked" else [one])
+        for parameter in (shared.values() if name == place else [one])
     ]
     run.__name__, run.__doc__ = verb.__name__, verb.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
