@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
@@ -13,6 +13,31 @@ from rich.table import Column
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+
+class Pace:
+    """How fast something is done again and again.
+
+    Attributes:
+        count: How often it was done.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._since = 0.0
+
+    def add(self) -> None:
+        """It was done once more; the clock starts with the first time."""
+        if not self.count:
+            self._since = time.monotonic()
+        self.count += 1
+
+    def left_s(self, total: int) -> float:
+        """Seconds until it is done `total` times; infinite while there is no pace to go by."""
+        if self.count < 2:
+            return math.inf
+        pace_s = (time.monotonic() - self._since) / (self.count - 1)
+        return pace_s * max(total - self.count, 0)
 
 
 @dataclass
@@ -24,33 +49,31 @@ class Row:
         stage: What it is at.
         keep: The rate that is searched.
         best: Least loss at that rate.
-        n_trials: Evaluations at that rate.
-        since: When the first of them came, in monotonic seconds.
-        searched_since: When the search began, likewise.
+        trials: Evaluations at that rate.
+        steps: Steps of learning at that rate.
+        searched_since: When the search began, in monotonic seconds.
     """
 
     line: TaskID
     stage: str = ""
     keep: float = math.nan
     best: float = math.inf
-    n_trials: int = 0
-    since: float = 0.0
+    trials: Pace = field(default_factory=Pace)
+    steps: Pace = field(default_factory=Pace)
     searched_since: float = 0.0
 
-    def add(self, keep: float, loss: float) -> None:
+    def add_trial(self, keep: float, loss: float) -> None:
         """Count an evaluation."""
         if keep != self.keep:
-            self.keep, self.best, self.n_trials = keep, math.inf, 0
-            self.since = time.monotonic()
+            self.keep, self.best, self.trials = keep, math.inf, Pace()
         self.best = min(self.best, loss)
-        self.n_trials += 1
+        self.trials.add()
 
-    def left_s(self, evaluations: int) -> float:
-        """Seconds that this rate takes at most; infinite while there is no pace to go by."""
-        if self.n_trials < 2:
-            return math.inf
-        pace_s = (time.monotonic() - self.since) / (self.n_trials - 1)
-        return pace_s * max(evaluations - self.n_trials, 0)
+    def add_step(self, done: int) -> None:
+        """Count a step of learning."""
+        if done == 1:
+            self.steps = Pace()
+        self.steps.add()
 
 
 class CompressProgress:
@@ -102,19 +125,27 @@ class CompressProgress:
         if not row.stage:
             self._bar.start_task(row.line)
         row.stage = what
-        if what == "search" and not row.n_trials:
+        if what == "search" and not row.trials.count:
             row.searched_since = time.monotonic()
         self._bar.update(row.line, what=what, visible=what != "done")
         if self._bar.disable or what == "done":
             self._say(f"{task}: {what}")
 
     def trial(self, task: str, keep: float, loss: float, count: int) -> None:
-        """A candidate was evaluated. The time left is that of its rate, at most; how many rates
-        will be tried, nobody knows."""
+        """A candidate was evaluated. The time left is that of the search at its rate, at most; how
+        many rates will be tried, nobody knows."""
         row = self._row(task)
-        row.add(keep, loss)
-        what = f"{row.stage} at {keep:.3%}: best {1 - row.best:.4f}, {count} tried{self._left(row)}"
-        self._bar.update(row.line, what=what)
+        row.add_trial(keep, loss)
+        self._show(
+            row, f"best {1 - row.best:.4f}, {count} tried", row.trials.left_s(self._evaluations)
+        )
+
+    def step(self, task: str, done: int, total: int) -> None:
+        """A step of learning was made. The time left is that of the learning at its rate, at most:
+        the search's own time may end it."""
+        row = self._row(task)
+        row.add_step(done)
+        self._show(row, f"step {done} of {total}", row.steps.left_s(total))
 
     def note(self, task: str, text: str) -> None:
         """Something worth telling."""
@@ -125,12 +156,14 @@ class CompressProgress:
             self._rows[task] = Row(self._bar.add_task(task, total=None, start=False, what=""))
         return self._rows[task]
 
-    def _left(self, row: Row) -> str:
+    def _show(self, row: Row, what: str, left_s: float) -> None:
         end = row.searched_since + self._search_seconds
-        left_s = min(row.left_s(self._evaluations), max(end - time.monotonic(), 0.0))
-        if not 1 <= left_s < math.inf:
-            return ""
-        return f", \N{LESS-THAN OR EQUAL TO} {int(left_s) // 60}:{int(left_s) % 60:02} left"
+        left_s = min(left_s, max(end - time.monotonic(), 0.0))
+        left = ""
+        if 1 <= left_s < math.inf:
+            clock = f"{int(left_s) // 60}:{int(left_s) % 60:02}"
+            left = f", \N{LESS-THAN OR EQUAL TO} {clock} left to {row.stage}"
+        self._bar.update(row.line, what=f"{row.stage} at {row.keep:.3%}: {what}{left}")
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)

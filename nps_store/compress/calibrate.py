@@ -13,7 +13,7 @@ from nps_store.errors import CalibrationError
 from nps_store.modeling.shell import load_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -43,13 +43,21 @@ class Calibration:
         n_truncated: Texts that were longer than the model's limit.
     """
 
-    def __init__(self, fine_tune: FineTune, rows: Sequence[Row], options: Options) -> None:
+    def __init__(
+        self,
+        fine_tune: FineTune,
+        rows: Sequence[Row],
+        options: Options,
+        *,
+        on_step: Callable[[int], None] | None = None,
+    ) -> None:
         """Load the base's body, run base and dense fine-tune once on all rows.
 
         Args:
             fine_tune: Whose model.
             rows: Its data; with very few of them, parts share what there is.
             options: How to compress.
+            on_step: Called after each step of learning with how many there were at its rate.
 
         Raises:
             CalibrationError: Labels that the head lacks, or an objective by which the base is as
@@ -58,6 +66,7 @@ class Calibration:
         """
         self._name = fine_tune.name
         self._options = options
+        self._on_step = on_step
         self._live = LiveFineTune(fine_tune, device=options.device, dtype=options.torch_dtype)
         self._tokenizer = load_tokenizer(fine_tune.checkpoint.path)
         self._lessons: Lessons | None = None
@@ -105,7 +114,7 @@ class Calibration:
         if self._lessons is None:
             with self._live.dense():
                 self._lessons = self._teach()
-        with self._live.learner(self._lessons, positions) as learner:
+        with self._live.learner(self._lessons, positions, on_step=self._on_step) as learner:
             yield learner
 
     def _examples(self, rows: Sequence[Row]) -> Examples:

@@ -137,13 +137,19 @@ def _calibrate(
     """The live model on its data, and what is to be told of them."""
     name = fine_tune.name
     progress.stage(name, "load")
+
+    def on_step(done: int) -> None:
+        progress.step(name, done, options.steps)
+
     if journal is None:
-        calibration = Calibration(fine_tune, rows, options)
+        calibration = Calibration(fine_tune, rows, options, on_step=on_step)
     else:
         recorded = Journal(journal)
         if recorded.n_recorded:
             progress.note(name, f"{recorded.n_recorded} trials are taken from {journal.path}")
-        calibration = JournaledCalibration(fine_tune, rows, options, journal=recorded)
+        calibration = JournaledCalibration(
+            fine_tune, rows, options, journal=recorded, on_step=on_step
+        )
     if calibration.n_truncated:
         progress.note(name, f"{calibration.n_truncated} calibration texts were cut to length")
     if calibration.lacks_gain:

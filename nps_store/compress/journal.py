@@ -23,7 +23,7 @@ from nps_store.compress.calibrate import Calibration
 from nps_store.errors import JournalDamagedError, JournalMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from nps_store.calibration import Row
@@ -162,10 +162,16 @@ class JournaledCalibration(Calibration):
     """A calibration whose trials are recorded."""
 
     def __init__(
-        self, fine_tune: FineTune, rows: list[Row], options: Options, *, journal: Journal
+        self,
+        fine_tune: FineTune,
+        rows: Sequence[Row],
+        options: Options,
+        *,
+        journal: Journal,
+        on_step: Callable[[int], None] | None = None,
     ) -> None:
         """As a calibration; see there."""
-        super().__init__(fine_tune, rows, options)
+        super().__init__(fine_tune, rows, options, on_step=on_step)
         self._journal = journal
 
     def loss(self, selection: Selection) -> float:

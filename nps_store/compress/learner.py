@@ -37,8 +37,23 @@ class LiveLearner:
     gradients of the whole model never lie in memory together.
     """
 
-    def __init__(self, lessons: Lessons, places: Sequence[Place]) -> None:
+    def __init__(
+        self,
+        lessons: Lessons,
+        places: Sequence[Place],
+        *,
+        on_step: Callable[[int], None] | None = None,
+    ) -> None:
+        """Begin to learn.
+
+        Args:
+            lessons: To learn from.
+            places: Whose gradient is wanted.
+            on_step: Called after each step with how many there were.
+        """
         self._lessons: Iterator[Lesson] = iter(lessons)
+        self._on_step = on_step
+        self._n_steps = 0
         self._loss = lessons.loss
         self._places = places
         self._sizes = [len(place.positions) for place in places]
@@ -63,6 +78,9 @@ class LiveLearner:
             self._found.get(place, torch.zeros_like(part))
             for place, part in zip(self._places, parts, strict=True)
         ]
+        self._n_steps += 1
+        if self._on_step is not None:
+            self._on_step(self._n_steps)
         return float(loss.detach()), torch.cat(found)
 
     @contextmanager

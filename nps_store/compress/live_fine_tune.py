@@ -87,11 +87,17 @@ class LiveFineTune:
             revert_(log)
 
     @contextmanager
-    def learner(self, lessons: Lessons, positions: Mapping[str, Tensor]) -> Iterator[LiveLearner]:
+    def learner(
+        self,
+        lessons: Lessons,
+        positions: Mapping[str, Tensor],
+        *,
+        on_step: Callable[[int], None] | None = None,
+    ) -> Iterator[LiveLearner]:
         """The model's gradient at positions of base tensors."""
         device = self.shell.body.device
         places = [Place(self.tensor(name), at.to(device)) for name, at in positions.items()]
-        learner = LiveLearner(lessons, places)
+        learner = LiveLearner(lessons, places, on_step=on_step)
         with learner.watching(self.shell.body.module):
             yield learner
 

@@ -111,6 +111,9 @@ class Progress(Protocol):
     def trial(self, task: str, keep: float, loss: float, count: int) -> None:
         """A candidate was evaluated."""
 
+    def step(self, task: str, done: int, total: int) -> None:
+        """A step of learning the selection at a rate was made, `done` of at most `total`."""
+
     def note(self, task: str, text: str) -> None:
         """Something worth telling."""
 
@@ -122,6 +125,9 @@ class Silent:
         """Ignored."""
 
     def trial(self, task: str, keep: float, loss: float, count: int) -> None:
+        """Ignored."""
+
+    def step(self, task: str, done: int, total: int) -> None:
         """Ignored."""
 
     def note(self, task: str, text: str) -> None:

@@ -103,6 +103,9 @@ class Forward:
     def trial(self, task: str, keep: float, loss: float, count: int) -> None:
         self._pipe.send(Event("trial", (task, keep, loss, count)))
 
+    def step(self, task: str, done: int, total: int) -> None:
+        self._pipe.send(Event("step", (task, done, total)))
+
     def note(self, task: str, text: str) -> None:
         self._pipe.send(Event("note", (task, text)))
 

@@ -25,6 +25,9 @@ class Listener(Silent):
     def trial(self, task, keep, loss, count):
         self.told.setdefault(task, []).append((keep, loss, count))
 
+    def step(self, task, done, total):
+        self.told.setdefault(task, []).append(f"step {done} of {total}")
+
     def note(self, task, text):
         self.told.setdefault(task, []).append(text)
 
@@ -57,6 +60,7 @@ def test_the_store_is_the_same_byte_for_byte(zoo, tmp_path, monkeypatch, own_tmp
     assert stores[0] == stores[1]
     assert told[0] == told[1]
     assert sum(isinstance(what, tuple) for what in told[1]["a"]) > 4  # trials came through
+    assert told[1]["a"].count("step 10 of 10") > 0
     assert list(own_tmp.iterdir()) == []
 
 
