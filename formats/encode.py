@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from formats.codecs import bitmap, packing, planes, ranked, rice, signs, zstd
-from formats.encoding import Chunk, RecordEntry
+from formats.codecs import bitmap, outliers, packing, planes, ranked, rice, signs, zstd
+from formats.encoding import STREAMS, Chunk, RecordEntry
 from formats.records import DenseBits, DenseLevels, Record, SparseLevels, SparseValues, XorBits
 
 if TYPE_CHECKING:
@@ -29,14 +29,22 @@ SHORT_NBYTES = 1 << 20
 Payload = dict[str, tuple[str, bytes]]
 
 
-def encode_record(record: Record, *, dtype: str) -> tuple[RecordEntry, dict[str, bytes]]:
-    """Encodes a checked record of a tensor of ``dtype``.
+def encode_record(
+    record: Record, *, dtype: str, with_outliers: bool = True
+) -> tuple[RecordEntry, dict[str, bytes]]:
+    """Encodes a checked record.
+
+    Args:
+        record: What to encode.
+        dtype: Of the tensor.
+        with_outliers: Whether readers of the store know of outliers.
 
     Returns:
         Its entry and the bytes of every chunk by stream.
     """
     payload: Payload
     n_kept: int | None = None
+    n_outliers: int | None = None
     level_range: tuple[int, int] | None = None
     value_dtype: str | None = None
     match record:
@@ -54,12 +62,11 @@ def encode_record(record: Record, *, dtype: str) -> tuple[RecordEntry, dict[str,
             payload = _encode_index(record.positions, record.numel, record.seed)
             payload["values"] = _elements(record.values)
         case DenseLevels():
-            kind, levels = "dense_levels", record.levels
-            low = int(levels.min()) if levels.size else 0
-            high = int(levels.max()) if levels.size else 0
-            level_range = (low, high)
-            payload = {"levels": _symbols(packing.encode(levels, low, high))}
+            kind = "dense_levels"
+            level_range, payload = _dense(record.levels, with_outliers=with_outliers)
             payload["scales"] = _scales(record.scales)
+            if "outliers" in payload:
+                n_outliers = len(payload["outliers"][1])
         case XorBits():
             kind, value_dtype, payload = "xor_bits", record.dtype, {"bits": _elements(record.bits)}
         case DenseBits():
@@ -70,12 +77,38 @@ def encode_record(record: Record, *, dtype: str) -> tuple[RecordEntry, dict[str,
             )
     entry = RecordEntry(
         kind,
-        tuple(Chunk(stream, codec, len(data)) for stream, (codec, data) in payload.items()),
+        tuple(
+            Chunk(stream, payload[stream][0], len(payload[stream][1]))
+            for stream in STREAMS
+            if stream in payload
+        ),
         n_kept,
         level_range,
         None if value_dtype == dtype else value_dtype,
+        n_outliers,
     )
     return entry, {stream: data for stream, (_, data) in payload.items()}
+
+
+def _dense(levels: NDArray[np.int8], *, with_outliers: bool) -> tuple[tuple[int, int], Payload]:
+    """The range that is packed and its chunks but the scales; with outliers where that is less."""
+    if not levels.size:
+        return (0, 0), {"levels": ("raw", b"")}
+    bounds = int(levels.min()), int(levels.max())
+    packed = packing.encode(levels, *bounds)
+    listed: Payload = {}
+    narrower = outliers.narrow(levels) if with_outliers else bounds
+    if narrower != bounds:
+        cut, positions, excess = outliers.split(levels, *narrower)
+        index = rice.encode(positions, levels.size)
+        if index is not None:
+            other = packing.encode(cut, *narrower)
+            rest = {"blocks": index[0], "gaps": index[1], "outliers": excess}
+            nbytes = len(zstd.compress_symbols(other)) + sum(map(len, rest.values()))
+            if nbytes < len(zstd.compress_symbols(packed)):
+                bounds, packed = narrower, other
+                listed = {stream: ("raw", data) for stream, data in rest.items()}
+    return bounds, {**listed, "levels": _symbols(packed)}
 
 
 def _encode_index(positions: NDArray[np.int64], numel: int, seed: int | None) -> Payload:
