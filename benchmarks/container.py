@@ -331,16 +331,19 @@ def _task_size(store: Container, name: str) -> dict[str, float]:
             bits += 4 * n
         elif isinstance(record, DenseLevels):
             entropy += _entropy(np.unique(record.levels, return_counts=True)[1])
-    index = sum(streams.get(stream, 0) for stream in ("blocks", "gaps", "bitmap"))
+    index = sum(streams.get(stream, 0) for stream in _INDEX_STREAMS)
     return {
         "entropy_nbytes": entropy / 8,
         "index_nbytes": index,
         "signs_nbytes": streams.get("signs", 0) + streams.get("magnitudes", 0),
-        "levels_nbytes": streams.get("levels", 0),
+        "levels_nbytes": streams.get("levels", 0) + streams.get("outliers", 0),
         "bitmap_nbytes": packed,
         "bitmap_zstd_nbytes": zipped,
         "int32_nbytes": bits,
     }
+
+
+_INDEX_STREAMS = ("blocks", "gaps", "bitmap", "segments", "ranks")
 
 
 def _show(result: dict[str, Any]) -> None:
