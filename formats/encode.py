@@ -26,6 +26,9 @@ at the densities at which they are chosen."""
 SHORT_NBYTES = 1 << 20
 """Packed levels up to this are compressed at the slow level as well: it gained 1 percent."""
 
+SAMPLE_NUMEL = 1 << 19
+"""Of about so many levels the range to pack is chosen."""
+
 Payload = dict[str, tuple[str, bytes]]
 
 
@@ -94,21 +97,31 @@ def _dense(levels: NDArray[np.int8], *, with_outliers: bool) -> tuple[tuple[int,
     """The range that is packed and its chunks but the scales; with outliers where that is less."""
     if not levels.size:
         return (0, 0), {"levels": ("raw", b"")}
-    bounds = int(levels.min()), int(levels.max())
-    packed = packing.encode(levels, *bounds)
-    listed: Payload = {}
-    narrower = outliers.narrow(levels) if with_outliers else bounds
-    if narrower != bounds:
-        cut, positions, excess = outliers.split(levels, *narrower)
-        index = rice.encode(positions, levels.size)
-        if index is not None:
-            other = packing.encode(cut, *narrower)
-            rest = {"blocks": index[0], "gaps": index[1], "outliers": excess}
-            nbytes = len(zstd.compress_symbols(other)) + sum(map(len, rest.values()))
-            if nbytes < len(zstd.compress_symbols(packed)):
-                bounds, packed = narrower, other
-                listed = {stream: ("raw", data) for stream, data in rest.items()}
-    return bounds, {**listed, "levels": _symbols(packed)}
+    whole, *narrower = outliers.ranges(levels)
+    bounds = whole
+    if with_outliers and narrower:
+        sample = levels[:: levels.size // SAMPLE_NUMEL | 1]
+        bounds = min((whole, *narrower), key=lambda tried: _sampled_nbytes(sample, tried))
+    cut, positions, excess = outliers.split(levels, *bounds)
+    index = rice.encode(positions, levels.size) if positions.size else None
+    if index is None:
+        return whole, {"levels": _symbols(packing.encode(levels, *whole))}
+    return bounds, {
+        "blocks": ("raw", index[0]),
+        "gaps": ("raw", index[1]),
+        "levels": _symbols(packing.encode(cut, *bounds)),
+        "outliers": ("raw", excess),
+    }
+
+
+def _sampled_nbytes(sample: NDArray[np.int8], bounds: tuple[int, int]) -> int:
+    """Bytes of a sample of levels if a range is packed and the others are outliers."""
+    cut, positions, excess = outliers.split(sample, *bounds)
+    nbytes = len(zstd.compress_symbols(packing.encode(cut, *bounds)))
+    if positions.size:
+        parts = (*(rice.encode(positions, sample.size) or ()), excess)
+        nbytes += sum(len(zstd.compress_symbols(part)) for part in parts if part)
+    return nbytes
 
 
 def _encode_index(positions: NDArray[np.int64], numel: int, seed: int | None) -> Payload:
