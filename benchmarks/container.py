@@ -3,8 +3,9 @@
     python -m benchmarks.container
 
 In one process, on one core: decoding kept positions, those of whole tasks by their dither beside
-their gaps, opening a store of a thousand tasks, reading a large task beside reading its bytes, and
-what masks, signs and levels of the shipped store take beside their entropy and other encodings.
+their gaps, packed levels, opening a store of a thousand tasks, reading a large task beside reading
+its bytes, and what masks, signs and levels of the shipped store take beside their entropy and other
+encodings.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import zstandard
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import packed_levels
 from benchmarks.machine import circumstances
 from formats import Container, ContainerWriter, dither
 from formats.codecs import bitmap, compiled, ranked, rice
@@ -48,6 +50,7 @@ def main() -> None:
         "numba": _numba(),
         "decode": [_decode(rate) for rate in RATES],
         "tasks": [_tasks(coding) for coding in ("gaps", "ranks")],
+        "levels": packed_levels.measure(),
         "open": _open(),
         "read": _read(),
         "size": _size(),
@@ -331,16 +334,19 @@ def _task_size(store: Container, name: str) -> dict[str, float]:
             bits += 4 * n
         elif isinstance(record, DenseLevels):
             entropy += _entropy(np.unique(record.levels, return_counts=True)[1])
-    index = sum(streams.get(stream, 0) for stream in ("blocks", "gaps", "bitmap"))
+    index = sum(streams.get(stream, 0) for stream in _INDEX_STREAMS)
     return {
         "entropy_nbytes": entropy / 8,
         "index_nbytes": index,
         "signs_nbytes": streams.get("signs", 0) + streams.get("magnitudes", 0),
-        "levels_nbytes": streams.get("levels", 0),
+        "levels_nbytes": streams.get("levels", 0) + streams.get("outliers", 0),
         "bitmap_nbytes": packed,
         "bitmap_zstd_nbytes": zipped,
         "int32_nbytes": bits,
     }
+
+
+_INDEX_STREAMS = ("blocks", "gaps", "bitmap", "segments", "ranks")
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -356,6 +362,12 @@ def _show(result: dict[str, Any]) -> None:
             f"{tasks['n_tasks']} tasks, {tasks['n_kept']} kept, by {tasks['coding']}: "
             f"{tasks['nbytes']} bytes, written in {tasks['write_s']:.2f} s, "
             f"read in {tasks['read_s'] * 1e3:.0f} ms"
+        )
+    for levels in result["levels"]:
+        console.print(
+            f"levels, {levels['tails']}, {levels['entropy_bits']:.2f} bits: "
+            f"{levels['over_entropy']:.3f}x entropy, read at "
+            f"{levels['decode_levels_per_s'] / 1e6:.0f} M/s"
         )
     opened, read, size = result["open"], result["read"], result["size"]
     console.print(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from formats.canonical import load
 from formats.directory import TaskDirectory
-from formats.errors import InvalidStateError, SectionLayoutError, TaskNotFoundError, located
+from formats.errors import InvalidStateError, SectionLayoutError, TaskNotFoundError, located, named
 from formats.files import BaseFile, read_file
 from formats.index import (
     MAX_DIRECTORY_NBYTES,
@@ -70,13 +70,13 @@ class Container:
         """Opens the newest committed generation.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            OSError: There is no such file, or it can not be read; names it.
             FormatError: It is no store, damaged, or not one that this reader understands.
         """
         name = os.fspath(path)
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            with located(path=name):
+            with located(path=name), named(name):
                 selection = select_root(fd)
             nbytes = selection.pointer.committed_nbytes
             data = MappedBytes(mmap.mmap(fd, nbytes, access=mmap.ACCESS_READ))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from formats.codecs import bitmap, packing, planes, ranked, rice, signs, zstd
+from formats.codecs import bitmap, outliers, packing, planes, ranked, rice, signs, zstd
 from formats.dtypes import raw_dtype
 from formats.errors import CorruptStreamError, InvalidStateError
 from formats.records import DenseBits, DenseLevels, Record, SparseLevels, SparseValues, XorBits
@@ -135,6 +135,9 @@ def decode_record(
             )
         case "dense_levels":
             levels = packing.decode(chunks.raw("levels"), numel, low, high)
+            if entry.n_outliers is not None:
+                at = chunks.positions(entry.n_outliers)
+                outliers.restore_(levels, at, chunks.raw("outliers"), low, high)
             return DenseLevels(numel, _frozen(levels.astype(np.int8)), chunks.scales())
         case "xor_bits":
             return XorBits(numel, chunks.elements("bits"), chunks.dtype)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from formats.codecs import bitmap, packing, planes, ranked, rice, signs, zstd
-from formats.encoding import Chunk, RecordEntry
+from formats.codecs import bitmap, outliers, packing, planes, ranked, rice, signs, zstd
+from formats.encoding import STREAMS, Chunk, RecordEntry
 from formats.records import DenseBits, DenseLevels, Record, SparseLevels, SparseValues, XorBits
 
 if TYPE_CHECKING:
@@ -23,17 +23,31 @@ FAST_LEVEL = 1
 bf16 and f32 weights level 19 gained 2 to 5 percent at a hundredth of the speed, on bitmaps nothing
 at the densities at which they are chosen."""
 
+SHORT_NBYTES = 1 << 20
+"""Packed levels up to this are compressed at the slow level as well: it gained 1 percent."""
+
+SAMPLE_NUMEL = 1 << 19
+"""Of about so many levels the range to pack is chosen."""
+
 Payload = dict[str, tuple[str, bytes]]
 
 
-def encode_record(record: Record, *, dtype: str) -> tuple[RecordEntry, dict[str, bytes]]:
-    """Encodes a checked record of a tensor of ``dtype``.
+def encode_record(
+    record: Record, *, dtype: str, with_outliers: bool = True
+) -> tuple[RecordEntry, dict[str, bytes]]:
+    """Encodes a checked record.
+
+    Args:
+        record: What to encode.
+        dtype: Of the tensor.
+        with_outliers: Whether readers of the store know of outliers.
 
     Returns:
         Its entry and the bytes of every chunk by stream.
     """
     payload: Payload
     n_kept: int | None = None
+    n_outliers: int | None = None
     level_range: tuple[int, int] | None = None
     value_dtype: str | None = None
     match record:
@@ -51,12 +65,11 @@ def encode_record(record: Record, *, dtype: str) -> tuple[RecordEntry, dict[str,
             payload = _encode_index(record.positions, record.numel, record.seed)
             payload["values"] = _elements(record.values)
         case DenseLevels():
-            kind, levels = "dense_levels", record.levels
-            low = int(levels.min()) if levels.size else 0
-            high = int(levels.max()) if levels.size else 0
-            level_range = (low, high)
-            payload = {"levels": _smaller(packing.encode(levels, low, high))}
+            kind = "dense_levels"
+            level_range, payload = _dense(record.levels, with_outliers=with_outliers)
             payload["scales"] = _scales(record.scales)
+            if "outliers" in payload:
+                n_outliers = len(payload["outliers"][1])
         case XorBits():
             kind, value_dtype, payload = "xor_bits", record.dtype, {"bits": _elements(record.bits)}
         case DenseBits():
@@ -67,12 +80,48 @@ def encode_record(record: Record, *, dtype: str) -> tuple[RecordEntry, dict[str,
             )
     entry = RecordEntry(
         kind,
-        tuple(Chunk(stream, codec, len(data)) for stream, (codec, data) in payload.items()),
+        tuple(
+            Chunk(stream, payload[stream][0], len(payload[stream][1]))
+            for stream in STREAMS
+            if stream in payload
+        ),
         n_kept,
         level_range,
         None if value_dtype == dtype else value_dtype,
+        n_outliers,
     )
     return entry, {stream: data for stream, (_, data) in payload.items()}
+
+
+def _dense(levels: NDArray[np.int8], *, with_outliers: bool) -> tuple[tuple[int, int], Payload]:
+    """The range that is packed and its chunks but the scales; with outliers where that is less."""
+    if not levels.size:
+        return (0, 0), {"levels": ("raw", b"")}
+    whole, *narrower = outliers.ranges(levels)
+    bounds = whole
+    if with_outliers and narrower:
+        sample = levels[:: levels.size // SAMPLE_NUMEL | 1]
+        bounds = min((whole, *narrower), key=lambda tried: _sampled_nbytes(sample, tried))
+    cut, positions, excess = outliers.split(levels, *bounds)
+    index = rice.encode(positions, levels.size) if positions.size else None
+    if index is None:
+        return whole, {"levels": _symbols(packing.encode(levels, *whole))}
+    return bounds, {
+        "blocks": ("raw", index[0]),
+        "gaps": ("raw", index[1]),
+        "levels": _symbols(packing.encode(cut, *bounds)),
+        "outliers": ("raw", excess),
+    }
+
+
+def _sampled_nbytes(sample: NDArray[np.int8], bounds: tuple[int, int]) -> int:
+    """Bytes of a sample of levels if a range is packed and the others are outliers."""
+    cut, positions, excess = outliers.split(sample, *bounds)
+    nbytes = len(zstd.compress_symbols(packing.encode(cut, *bounds)))
+    if positions.size:
+        parts = (*(rice.encode(positions, sample.size) or ()), excess)
+        nbytes += sum(len(zstd.compress_symbols(part)) for part in parts if part)
+    return nbytes
 
 
 def _encode_index(positions: NDArray[np.int64], numel: int, seed: int | None) -> Payload:
@@ -103,6 +152,20 @@ def _smaller(raw: bytes, *, level: int = zstd.LEVEL) -> tuple[str, bytes]:
         if len(frame) < len(raw):
             return "zstd", frame
     return "raw", raw
+
+
+def _symbols(packed: bytes) -> tuple[str, bytes]:
+    """Packed levels or their frame.
+
+    Longer ones are searched for matches only where Huffman codes, of a bit a byte at least, are
+    bound to be far from the entropy: a few outliers leave mostly zeros, one a byte.
+    """
+    if not packed:
+        return "raw", packed
+    frame = zstd.compress_symbols(packed)
+    if len(packed) <= SHORT_NBYTES or len(frame) < len(packed) * 5 // 16:
+        frame = min(frame, zstd.compress(packed), key=len)
+    return ("zstd", frame) if len(frame) < len(packed) else ("raw", packed)
 
 
 def _elements(array: NDArray[np.unsignedinteger]) -> tuple[str, bytes]:

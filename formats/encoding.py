@@ -25,8 +25,9 @@ STREAMS = (
     "scales",
     "values",
     "bits",
+    "outliers",
 )
-SECTION_COMPRESSED = frozenset({"blocks", "segments", "magnitudes", "scales"})
+SECTION_COMPRESSED = frozenset({"blocks", "segments", "magnitudes", "scales", "outliers"})
 """Streams that are compressed as whole sections, because their chunks are small."""
 
 CHUNK_CODECS = {
@@ -41,6 +42,7 @@ CHUNK_CODECS = {
     "scales": ("raw",),
     "values": ("raw", "zstd", "planes"),
     "bits": ("raw", "zstd", "planes"),
+    "outliers": ("raw",),
 }
 SPARSE_KINDS = ("sparse_levels", "sparse_values")
 LEVEL_KINDS = ("sparse_levels", "dense_levels")
@@ -66,6 +68,7 @@ class RecordEntry:
         n_kept: Entries of a sparse record.
         level_range: Lowest and highest level (for sparse records of their magnitudes).
         dtype: Of values or bits where it is not the tensor's own.
+        n_outliers: Dense levels beyond ``level_range``, where there are any.
     """
 
     kind: str
@@ -73,6 +76,7 @@ class RecordEntry:
     n_kept: int | None = None
     level_range: tuple[int, int] | None = None
     dtype: str | None = None
+    n_outliers: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -109,14 +113,15 @@ class RecordEntry:
             fields["levels"] = list(self.level_range)
         if self.dtype is not None:
             fields["dtype"] = self.dtype
+        if self.n_outliers is not None:
+            fields["n_outliers"] = self.n_outliers
         return fields
 
     @classmethod
     def from_json(cls, value: JSON, where: str) -> RecordEntry:
         """Inverse of :meth:`to_json`; sizes are checked by :meth:`check`."""
-        fields = closed(
-            value, where, required=("kind", "chunks"), optional=("n_kept", "levels", "dtype")
-        )
+        optional = ("n_kept", "levels", "dtype", "n_outliers")
+        fields = closed(value, where, required=("kind", "chunks"), optional=optional)
         kind = as_str(fields["kind"], f"{where} kind")
         if kind not in KINDS:
             raise UnknownEncodingError("unknown record kind", where=where, actual=repr(kind))
@@ -124,12 +129,15 @@ class RecordEntry:
             raise MalformedIndexError("only sparse records have n_kept", where=where)
         if ("levels" in fields) != (kind in LEVEL_KINDS):
             raise MalformedIndexError("only level records have levels", where=where)
+        if "n_outliers" in fields and kind != "dense_levels":
+            raise MalformedIndexError("only dense levels have outliers", where=where)
         return cls(
             kind,
             tuple(_chunk(item, where) for item in as_list(fields["chunks"], f"{where} chunks")),
             as_int(fields["n_kept"], f"{where} n_kept") if "n_kept" in fields else None,
             _level_range(fields["levels"], where, kind) if "levels" in fields else None,
             as_str(fields["dtype"], f"{where} dtype") if "dtype" in fields else None,
+            _n_outliers(fields["n_outliers"], where) if "n_outliers" in fields else None,
         )
 
     def check(self, *, numel: int, rows: int, dtype: str) -> None:
@@ -144,10 +152,11 @@ class RecordEntry:
             SizeMismatchError: A count or length contradicts them.
             UnknownEncodingError: A chunk is of a stream that the kind does not have.
         """
-        if self.n_kept is not None and self.n_kept > numel:
-            raise SizeMismatchError(
-                "more kept entries than elements", expected=f"<= {numel}", actual=self.n_kept
-            )
+        for count, what in ((self.n_kept, "kept entries"), (self.n_outliers, "outliers")):
+            if count is not None and count > numel:
+                raise SizeMismatchError(
+                    f"more {what} than elements", expected=f"<= {numel}", actual=count
+                )
         streams = tuple(chunk.stream for chunk in self.chunks)
         if streams not in self._stream_sets():
             raise UnknownEncodingError(
@@ -171,6 +180,8 @@ class RecordEntry:
                 return signs.packed_nbytes(count)
             case "magnitudes" | "levels":
                 return packing.packed_nbytes(count, low, high)
+            case "outliers":
+                return self.n_outliers or 0
             case _:
                 return count * itemsize(self.dtype or dtype)
 
@@ -183,7 +194,9 @@ class RecordEntry:
             case "sparse_values":
                 rest = ("values",)
             case "dense_levels":
-                return (("levels", "scales"),)
+                if self.n_outliers is None:
+                    return (("levels", "scales"),)
+                return (("blocks", "gaps", "levels", "scales", "outliers"),)
             case _:
                 return (("bits",),)
         indices = (("blocks", "gaps"), ("bitmap",), ("segments", "ranks"))
@@ -219,6 +232,10 @@ def _chunk(value: JSON, where: str) -> Chunk:
             "unknown stream or codec", where=where, actual=f"{stream!r} as {codec!r}"
         )
     return Chunk(stream, codec, as_int(fields[2], f"{where} chunk length"))
+
+
+def _n_outliers(value: JSON, where: str) -> int:
+    return as_int(value, f"{where} n_outliers", low=1)
 
 
 def _level_range(value: JSON, where: str, kind: str) -> tuple[int, int]:

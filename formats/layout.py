@@ -21,10 +21,12 @@ from formats.sections import ALIGNMENT, aligned
 
 MAGIC = b"\x89NPS\r\n\x1a\n"
 TRAILER_MAGIC = b"NPSTRAIL"
-MAJOR, MINOR = 1, 1
+MAJOR, MINOR = 1, 2
 RANKED = 1 << 0
 """Feature: positions may be coded by their dither (FORMAT.md 5.2)."""
-KNOWN_FEATURES = RANKED
+OUTLIERS = 1 << 1
+"""Feature: packed levels may have outliers (FORMAT.md 5.3)."""
+KNOWN_FEATURES = RANKED | OUTLIERS
 
 SUPERBLOCK = struct.Struct("<8sHHIQ16s")
 SLOT = struct.Struct("<QQQ16sQ16s")

@@ -17,7 +17,7 @@ from formats.errors import (
     located,
 )
 from formats.index import MAX_DIRECTORY_NBYTES, BaseTensor, FileRef, TaskEntry
-from formats.layout import RANKED
+from formats.layout import OUTLIERS, RANKED
 from formats.records import Record, SparseLevels, SparseValues, check_covers
 from formats.streams import StreamBuffers
 
@@ -109,8 +109,8 @@ class TaskWriter:
             check_covers(record, common)
             check_covers(extra, appended)
             record, extra = self._seeded(record, base), self._seeded(extra, None)
-            stored, chunks = _encode(record, dtype)
-            stored_extra, extra_chunks = _encode(extra, dtype)
+            stored, chunks = self._encode(record, dtype)
+            stored_extra, extra_chunks = self._encode(extra, dtype)
             entry = TensorEntry(name, dtype, bare.shape, base, stored, stored_extra)
             entry.check(self._base)
         try:
@@ -188,6 +188,15 @@ class TaskWriter:
         # A store of version 1.0 has readers that know nothing of ranks.
         return record if self._appender.features & RANKED else replace(record, seed=None)
 
+    def _encode(
+        self, record: Record | None, dtype: str
+    ) -> tuple[RecordEntry | None, dict[str, bytes]]:
+        if record is None:
+            return None, {}
+        # A store of version 1.1 has readers that know nothing of outliers.
+        with_outliers = bool(self._appender.features & OUTLIERS)
+        return encode_record(record, dtype=dtype, with_outliers=with_outliers)
+
     def _directory(
         self, absent: Sequence[int], files: dict[str, FileRef], meta: dict[str, JSON]
     ) -> TaskDirectory:
@@ -219,7 +228,3 @@ class TaskWriter:
     def _require_open(self) -> None:
         if not self._is_open:
             raise InvalidStateError("task is already finished", where=f"task {self._name!r}")
-
-
-def _encode(record: Record | None, dtype: str) -> tuple[RecordEntry | None, dict[str, bytes]]:
-    return (None, {}) if record is None else encode_record(record, dtype=dtype)

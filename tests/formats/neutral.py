@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from formats import Container
-from formats.index import BaseRecord, FileRef
+from formats.index import BaseRecord, BaseTensor, FileRef
 from tests.formats.stores import (
     TOKENIZER,
     base_bits,
     base_file,
     base_tensors,
+    outlying_base,
+    outlying_record,
     ranked_base,
     ranked_record,
     task_records,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from formats.files import BaseFile
@@ -91,13 +94,23 @@ def expected_content(tasks: dict[str, int], *, storage: str) -> dict[str, Any]:
 
 def expected_ranked() -> dict[str, Any]:
     """What ``stores.build_ranked`` puts in."""
-    tensors = ranked_base()
+    return _one_task(ranked_base(), ranked_record)
+
+
+def expected_outlying() -> dict[str, Any]:
+    """What ``stores.build_outlying`` puts in."""
+    return _one_task(outlying_base(), outlying_record)
+
+
+def _one_task(
+    tensors: list[BaseTensor], record_of: Callable[[BaseTensor], Record]
+) -> dict[str, Any]:
     return {
         "base": BaseRecord("external", tuple(tensors)).to_json(),
         "tasks": {
             "one": {
                 "tensors": [
-                    [t.name, t.dtype, list(t.shape), i, neutral(ranked_record(t)), None]
+                    [t.name, t.dtype, list(t.shape), i, neutral(record_of(t)), None]
                     for i, t in enumerate(tensors)
                 ],
                 "absent": [],

@@ -90,6 +90,37 @@ def build_ranked(path: Path) -> Path:
     return path
 
 
+def outlying_base() -> list[BaseTensor]:
+    """Tensors of one and of several blocks."""
+    shapes = {"small": (40, 50), "wide": (66, 1001)}
+    return [BaseTensor(name, "F16", shape, "0" * 32) for name, shape in shapes.items()]
+
+
+def outlying_record(tensor: BaseTensor) -> DenseLevels:
+    """Levels from -2 to 2 and eight far beyond, both extremes among them."""
+    rng = np.random.default_rng(tensor.numel)
+    levels = rng.integers(-2, 3, tensor.numel).astype(np.int8)
+    levels[rng.choice(tensor.numel, 8, replace=False)] = [-128, -128, -9, -4, 4, 5, 90, 127]
+    return DenseLevels(tensor.numel, levels, np.ones(tensor.shape[0], np.float32))
+
+
+def build_outlying(path: Path) -> Path:
+    """A store with one task, all of it packed levels with outliers."""
+    with ContainerWriter.create(path) as writer:
+        writer.set_base(storage="external", tensors=outlying_base())
+        with writer.begin_task("one") as task:
+            for index, tensor in enumerate(outlying_base()):
+                record = outlying_record(tensor)
+                entry = task.add(
+                    tensor.name, dtype="F16", shape=tensor.shape, base=index, record=record
+                )
+                assert entry.record is not None
+                assert entry.record.n_outliers == 8
+            task.finish()
+        writer.commit()
+    return path
+
+
 def task_records(seed: int) -> list[dict[str, Any]]:
     """Arguments of ``TaskWriter.add`` for a task with every kind of record."""
     rng = np.random.default_rng(seed)

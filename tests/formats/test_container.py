@@ -246,3 +246,9 @@ class TestFiles:
             writer.commit()
         with Container.open(path) as store:
             assert store.file(store.directory("one").files["labels"]) == b"label map"
+
+
+def test_a_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as caught:
+        Container.open(tmp_path)
+    assert caught.value.filename == str(tmp_path)

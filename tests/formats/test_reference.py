@@ -18,7 +18,7 @@ from tests.formats.stores import TOKENIZER, build, dithered
 from tests.reference.reader import read_store
 
 GOLDEN = Path(__file__).parent / "golden"
-VERSIONS = ["v1.0", "v1.1"]
+VERSIONS = ["v1.0", "v1.1", "v1.2"]
 SHIPPED = Path(__file__).parents[2] / "examples" / "debian-8tasks.nps"
 
 
@@ -44,8 +44,9 @@ def test_golden_stores_decode_for_ever(version: str, name: str) -> None:
     assert verify(path, "decode") == []
 
 
-def test_golden_ranks_decode_for_ever() -> None:
-    path = GOLDEN / "v1.1" / "ranked.nps"
+@pytest.mark.parametrize("version", VERSIONS[1:])
+def test_golden_ranks_decode_for_ever(version: str) -> None:
+    path = GOLDEN / version / "ranked.nps"
     expected = json.loads(path.with_suffix(".json").read_text("utf-8"))
     assert [len(tensor[4]["positions"]) for tensor in expected["tasks"]["one"]["tensors"]] == KEPT
     assert read_content(path) == expected
@@ -54,6 +55,16 @@ def test_golden_ranks_decode_for_ever() -> None:
 
 
 KEPT = [8, 1633, 3833, 0]
+
+
+def test_golden_outliers_decode_for_ever() -> None:
+    path = GOLDEN / "v1.2" / "outlying.nps"
+    expected = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    for tensor in expected["tasks"]["one"]["tensors"]:
+        assert sum(abs(level) > 2 for level in tensor[4]["levels"]) == 8
+    assert read_content(path) == expected
+    assert read_store(path, lambda _: b"") == expected
+    assert verify(path, "decode") == []
 
 
 @pytest.mark.parametrize("storage", ["external", "embedded"])

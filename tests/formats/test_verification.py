@@ -6,6 +6,7 @@ import pytest
 
 from formats import Container, verify
 from formats.errors import BadMagicError, ChecksumMismatchError, CorruptStreamError
+from formats.layout import SLOT_OFFSETS
 from tests.formats.stores import build, forge
 
 if TYPE_CHECKING:
@@ -86,3 +87,13 @@ def test_unknown_level_and_missing_file(tmp_path: Path) -> None:
         verify(tmp_path / "a.nps", "all")
     with pytest.raises(FileNotFoundError):
         verify(tmp_path / "a.nps")
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_a_damaged_slot_is_one_finding(tmp_path: Path, slot: int) -> None:
+    path = build(tmp_path / "a.nps")  # one commit, which fills both slots
+    data = bytearray(path.read_bytes())
+    data[SLOT_OFFSETS[slot]] ^= 1
+    path.write_bytes(data)
+    (finding,) = verify(path, "decode")
+    assert finding.where == f"root slot {slot}"

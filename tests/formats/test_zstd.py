@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import zstandard
 
@@ -51,3 +52,12 @@ def test_garbage_and_truncation_are_refused() -> None:
     for bad in (b"", b"garbage!", frame[:10], frame[:-1]):
         with pytest.raises(CompressedFrameError):
             zstd.decompress(bad, 256)
+
+
+def test_symbols_take_little_more_than_their_entropy() -> None:
+    symbols = np.random.default_rng(0).choice(16, 100_000, p=np.arange(16) / 120).astype(np.uint8)
+    frame = zstd.compress_symbols(symbols.tobytes())
+    shares = np.arange(1, 16) / 120
+    entropy_nbytes = 100_000 / 8 * float((shares * -np.log2(shares)).sum())
+    assert entropy_nbytes < 1.01 * len(frame) < 1.02 * 1.01 * entropy_nbytes
+    assert zstd.decompress(frame, 100_000) == symbols.tobytes()

@@ -45,7 +45,8 @@ def _root_reference(data: bytes) -> list[Any]:
     superblock = data[:40]
     assert superblock[:10] == b"\x89NPS\r\n\x1a\n\x01\x00"
     assert _checksum(superblock[:24]) == superblock[24:]
-    assert superblock[16:24] in (bytes(8), b"\1" + bytes(7))
+    assert superblock[16] in (0, 1, 3)
+    assert superblock[17:24] == bytes(7)
     newest = None
     for slot in (0, 1):
         raw = data[4096 * (slot + 1) :][:64]
@@ -178,7 +179,16 @@ def _record(
         signs = list(_bits(chunks["signs"]))
         result["levels"] = [-x if signs[i] else x for i, x in enumerate(levels)]
     if record["kind"] == "dense_levels":
-        result["levels"] = _levels(chunks["levels"], numel, *record["levels"])
+        low, high = record["levels"]
+        result["levels"] = _levels(chunks["levels"], numel, low, high)
+        if "n_outliers" in record:
+            outliers = list(zip(_rice(chunks), chunks["outliers"], strict=True))
+            assert len(outliers) == record["n_outliers"]
+            for position, beyond in outliers:
+                assert result["levels"][position] in {low, high}
+                result["levels"][position] += (
+                    beyond if result["levels"][position] == high else -beyond
+                )
     for stream in ("scales", "values", "bits"):
         if stream in chunks:
             result[stream] = chunks[stream].hex()
