@@ -155,8 +155,7 @@ class Selector:
         self.amplitude = amplitude
         self.score = pool.score if amplitude == 1 else _drawn_in(pool, amplitude)
         bands = range(pool.rule.n_bands)
-        # On the host, where a look for a threshold is a few dozen small steps.
-        self._sorted = [self.score[pool.band == m].sort().values.cpu().numpy() for m in bands]
+        self._sorted = [_ascending(self.score[pool.band == m]) for m in bands]
         self._peaks = np.array([_peak(pool.tau[pool.band == m]) for m in bands])
 
     def select(self, candidate: Candidate, *, keep: int) -> Selection:
@@ -260,6 +259,14 @@ def _drawn_in(pool: Pool, amplitude: float) -> Tensor:
     """
     magnitude = pool.tau.abs()
     return magnitude / (0.5 + amplitude * (magnitude / pool.score - 0.5))
+
+
+def _ascending(scores: Tensor) -> Float32:
+    """On the host, where a look for a threshold is a few dozen small steps."""
+    if scores.device.type == "cpu":
+        return np.sort(scores.numpy())  # in a third of torch's time, and without indices
+    sorted_scores: Float32 = scores.sort().values.cpu().numpy()
+    return sorted_scores
 
 
 def _peak(values: Tensor) -> float:

@@ -6,6 +6,7 @@ moves the weights.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -138,18 +139,18 @@ class WeightSearch:
     def selector(self, keep: float, amplitude: float) -> Selector:
         """That which selects candidates of an amplitude at a rate."""
         made = self._selector
-        if made is None or not _suffices(made.pool, keep):
+        everything = keep >= DENSE or amplitude != 1  # rounding may keep anything
+        if made is None or not _suffices(made.pool, keep, everything=everything):
             made = self._selector = None  # or two pools would lie in memory
-            made = Selector(self._collect(keep), amplitude=amplitude)
+            made = Selector(self._collect(keep, everything=everything), amplitude=amplitude)
         elif made.amplitude != amplitude:
             made = Selector(made.pool, amplitude=amplitude)
         self._selector = made
         return made
 
-    def _collect(self, keep: float) -> Pool:
+    def _collect(self, keep: float, *, everything: bool) -> Pool:
         def most(numel: int) -> int:
-            n_keep = _n_kept(keep, numel)
-            return numel if keep >= DENSE else int(np.ceil(self._spare * n_keep))
+            return numel if everything else math.ceil(self._spare * _n_kept(keep, numel))
 
         return collect(
             self._vectors, rule=self._rule, max_keep=most, seed=self._seed, device=self._device
@@ -195,9 +196,9 @@ def _n_kept(keep: float, numel: int) -> int:
     return max(1, round(keep * numel))
 
 
-def _suffices(pool: Pool, keep: float) -> bool:
-    """Whether all is in a pool that a candidate may keep; rounding may keep anything."""
-    return pool.holds_all if keep >= DENSE else _n_kept(keep, pool.numel) <= pool.max_keep
+def _suffices(pool: Pool, keep: float, *, everything: bool) -> bool:
+    """Whether all is in a pool that a candidate may keep."""
+    return pool.holds_all if everything else _n_kept(keep, pool.numel) <= pool.max_keep
 
 
 def _band_magnitudes(pool: Pool) -> Vector:

@@ -158,11 +158,15 @@ def test_resize_keeps_the_candidate():
 def test_a_search_that_turns_dense_collects_all_that_rounding_may_keep():
     """The elements collected just below the dense rates suffice for dither, but not for less."""
     vectors = Vectors((4000,))
-    objective = Error(vectors)
     plan = Plan(evaluations=9, start_keep=0.13)
-    search = rate_search(objective, vectors=vectors, plan=plan, learners=unteachable)
-    found = search.at_quality(0.97)
-    assert found.keep > 0.15
+
+    def fresh():
+        return rate_search(Error(vectors), vectors=vectors, plan=plan, learners=unteachable)
+
+    missed = fresh().at_keep(0.13)
+    found = fresh().at_quality(missed.check + 0.1 * (1 - missed.check))
+    assert not missed.selection.pool.holds_all
+    assert found.check > missed.check
     assert found.candidate.amplitude < 1
     assert found.selection.pool.holds_all
 
@@ -179,7 +183,7 @@ def test_what_is_selected_does_not_depend_on_what_was_asked_before():
     def fresh():
         return rate_search(Error(vectors), vectors=vectors)
 
-    asked = [(0.02, 1.0), (0.3, 0.5), (0.3, 1.0), (0.01, 1.0), (0.2, 0.0)]
+    asked = [(0.02, 1.0), (0.3, 0.5), (0.3, 1.0), (0.01, 1.0), (0.2, 0.0), (0.1, 0.5)]
     candidates = [(keep, Candidate((0.5,) * 3 + (0.0,) * 3, 0.1, a)) for keep, a in asked]
     one = fresh()
     found = one.at_keep(0.05)
