@@ -15,6 +15,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +37,7 @@ from nps_store.modeling import Body
 from nps_store.search import RULES, Plan, RateSearch, Refinement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from benchmarks.memory import Memory
 
@@ -54,15 +55,10 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
-    @property
-    def batch(self) -> int:
-        """Address of its first tensor, the token ids: one for each batch, as they stay alive."""
-        given = (*self.args, *self.kwargs.values())
-        return next(each.data_ptr() for each in given if isinstance(each, torch.Tensor))
-
-    def __call__(self, module: nn.Module) -> Any:  # noqa: ANN401 (as the module's)
+    def __call__(self, module: nn.Module, device: str) -> Any:  # noqa: ANN401 (as the module's)
         """The same call of another module."""
-        return module(*self.args, **self.kwargs)
+        args = [_to(each, device) for each in self.args]
+        return module(*args, **{name: _to(each, device) for name, each in self.kwargs.items()})
 
 
 class Passes:
@@ -71,20 +67,27 @@ class Passes:
     Attributes:
         seconds: Spent in them.
         count: How many there were.
-        calls: One on each batch, without and with gradients.
+        calls: One on each batch, without and with gradients; tensors on the CPU.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.seconds = 0.0
         self.count = 0
-        self.calls: dict[bool, dict[int, Call]] = {False: {}, True: {}}
+        self.calls: dict[bool, list[Call]] = {False: [], True: []}
+        self._seen: set[tuple[bool, int]] = set()
         self._began = 0.0
         module.register_forward_pre_hook(self._begin, with_kwargs=True)
         module.register_forward_hook(self._end)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = Call(args, kwargs)
-        self.calls[torch.is_grad_enabled()].setdefault(call.batch, call)
+        trains = torch.is_grad_enabled()
+        # Batches stay alive: the address of the token ids tells one from another.
+        given = (each for each in (*args, *kwargs.values()) if isinstance(each, torch.Tensor))
+        batch = trains, next(given).data_ptr()
+        if batch not in self._seen:
+            self._seen.add(batch)
+            on_cpu = {name: _to(each, "cpu") for name, each in kwargs.items()}
+            self.calls[trains].append(Call(tuple(_to(each, "cpu") for each in args), on_cpu))
         self._began = _now(module)
 
     def _end(self, module: nn.Module, _inputs: tuple[Any, ...], _outputs: object) -> None:
@@ -103,10 +106,9 @@ def main(
     out: Annotated[Path, typer.Option(help="Where to write the result.")] = RESULT,
 ) -> None:
     """Cost of the search for one task."""
-    data = zoo / "data" / f"{task}.calibration.jsonl"
     base = base or minilm.base_dir()
     fine_tune = FineTune(task, Checkpoint(zoo / task), Checkpoint(base))
-    rows, options = read_rows(data), Options(device=device)
+    rows, options = read_rows(_data(zoo, task)), Options(device=device)
     calibration = Calibration(fine_tune, rows, options)
     passes = Passes(calibration.module)
     searched = _time(fine_tune, calibration, passes, Plan(EVALUATIONS, refinement=Refinement(0)))
@@ -121,10 +123,10 @@ def main(
         "keep": KEEP,
         "search": searched,
         "learning": learned,
-        "memory": _memory(fine_tune, rows, options, calls),
+        "memory": _apart(_memory, (task, zoo, base), options, calls),
     }
     if whole:
-        result["to_default_target"] = _whole(base, zoo, task, data, device)
+        result["to_default_target"] = _whole(base, zoo, task, device)
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     _show(result)
@@ -163,13 +165,17 @@ def _search(fine_tune: FineTune, calibration: Calibration, plan: Plan) -> RateSe
 
 
 def _memory(
-    fine_tune: FineTune, rows: list[Row], options: Options, calls: dict[bool, dict[int, Call]]
+    paths: tuple[str, Path, Path], options: Options, batches: dict[bool, list[Call]]
 ) -> dict[str, Any]:
     """Peaks of the plain model and of the search, and what the search takes beside the model: the
-    most by which a stage exceeds the model at the like work."""
+    most by which a stage exceeds the model at the like work. In a process of its own, whose heap
+    has no holes that others left."""
     memory = memory_of(options.device)
-    alone = _model_alone(memory, fine_tune, options.device, calls)
-    stages = _searched(memory, fine_tune, rows, options)
+    task, zoo, base = paths
+    fine_tune = FineTune(task, Checkpoint(zoo / task), Checkpoint(base))
+    _model_alone(memory, fine_tune, options.device, {k: v[:1] for k, v in batches.items()})
+    alone = _model_alone(memory, fine_tune, options.device, batches)
+    stages = _searched(memory, fine_tune, read_rows(_data(zoo, task)), options)
     beside = {
         name: stage["peak_nbytes"]
         - alone["training_peak_nbytes" if name == "learn" else "forward_peak_nbytes"]
@@ -186,7 +192,7 @@ def _memory(
 
 
 def _model_alone(
-    memory: Memory, fine_tune: FineTune, device: str, calls: dict[bool, dict[int, Call]]
+    memory: Memory, fine_tune: FineTune, device: str, batches: dict[bool, list[Call]]
 ) -> dict[str, int]:
     """Peaks of a plain model on the search's batches: forward passes, and steps of training,
     without optimizer, that drop each gradient as soon as it is complete."""
@@ -194,14 +200,14 @@ def _model_alone(
     module = Body(fine_tune.base, device=device).module
     weights = memory.held() - before
     with memory.peak() as forward, torch.no_grad():
-        for call in calls[False].values():
-            call(module)
+        for call in batches[False]:
+            call(module, device)
     for parameter in module.parameters():
         parameter.requires_grad_(True)
         parameter.register_post_accumulate_grad_hook(_drop_gradient)
     with memory.peak() as training, torch.enable_grad():
-        for call in calls[True].values():
-            call(module)[0].float().square().mean().backward()
+        for call in batches[True]:
+            call(module, device)[0].float().square().mean().backward()
     return {
         "weights_nbytes": weights,
         "forward_peak_nbytes": forward.nbytes - before,
@@ -241,11 +247,11 @@ def _searched(
     return stages
 
 
-def _whole(base: Path, zoo: Path, task: str, data: Path, device: str) -> dict[str, Any]:
+def _whole(base: Path, zoo: Path, task: str, device: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         (stored,) = compress(
             base,
-            [TaskSource(task, zoo / task, data)],
+            [TaskSource(task, zoo / task, _data(zoo, task))],
             Path(folder) / "one.nps",
             options=Options(device=device),
         )
@@ -272,6 +278,19 @@ def _show(result: dict[str, Any]) -> None:
 
 def _mb(nbytes: int) -> str:
     return f"{nbytes / 1e6:.0f}"
+
+
+def _apart(function: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 (as the function's)
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, args)
+
+
+def _data(zoo: Path, task: str) -> Path:
+    return zoo / "data" / f"{task}.calibration.jsonl"
+
+
+def _to(value: Any, device: str) -> Any:  # noqa: ANN401 (arguments of any kind)
+    return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
 def _drop_gradient(parameter: torch.Tensor) -> None:
