@@ -10,6 +10,7 @@ imports and first calls leave behind was there before either, and the activation
 
 from __future__ import annotations
 
+import importlib
 import json
 import tempfile
 import time
@@ -171,6 +172,7 @@ def _memory(
     most by which a stage exceeds the model at the like work. In a process of its own, whose heap
     has no holes that others left."""
     memory = memory_of(options.device)
+    importlib.import_module("cma")  # the search does so when it first needs it
     task, zoo, base = paths
     fine_tune = FineTune(task, Checkpoint(zoo / task), Checkpoint(base))
     _model_alone(memory, fine_tune, options.device, {k: v[:1] for k, v in batches.items()})

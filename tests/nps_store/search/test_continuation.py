@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from nps_store.search import MAX_KEEP, RULES, Candidate, Found, Plan, RateSearch, Stopwatch
-from tests.nps_store.search.vectors import Vectors, dense
+from nps_store.search.refinement import Near
+from tests.nps_store.search.vectors import Vectors, dense, selector
 
 PLAN = Plan(evaluations=20)
 
@@ -175,6 +176,25 @@ def test_a_search_that_turns_dense_collects_all_that_rounding_may_keep():
 def unteachable(positions):
     """A model without gradients: learning changes nothing."""
     yield lambda values: (0.0, torch.zeros_like(values))
+
+
+def test_all_that_may_be_learned_is_collected():
+    """What a learner is asked for is what it would be asked for if nothing were left out, even
+    where all elements are in one band."""
+    vectors, asked = Vectors((9000,)), []
+    vectors.arrays["tensor.0"] = np.copysign(np.float32(1e-3), vectors.flat)
+
+    @contextmanager
+    def asking(positions):
+        asked.append(positions)
+        yield lambda values: (0.0, torch.zeros_like(values))
+
+    found = rate_search(Synthetic(), vectors=vectors, learners=asking).at_keep(0.02)
+    assert found.selection.pool.max_keep < 9000
+    everything = selector(vectors, RULES["nps"], 9000, seed="0:t")
+    near = Near(everything, everything.select(found.candidate, keep=180))
+    assert torch.equal(asked[0]["tensor.0"], near.positions["tensor.0"])
+    assert len(near.index) > 1.2 * 180
 
 
 def test_what_is_selected_does_not_depend_on_what_was_asked_before():
