@@ -73,7 +73,7 @@ class WeightSearch:
     """Searches the weights of one task's bands. Deterministic unless the stopwatch ends it.
 
     Pool and selector of the last rate and amplitude are remembered, to save the time of making them
-    anew; what is returned does not depend on what was asked before.
+    anew; what a candidate selects does not depend on what was asked before.
 
     Attributes:
         n_evaluations: Model evaluations on the search data so far.
