@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nps_store.compress.encode import dither_of
@@ -62,15 +63,6 @@ def choose(
     Raises:
         BudgetTooSmallError: Not even the smallest selection fits `max_nbytes`.
     """
-
-    @contextmanager
-    def learner(positions: Mapping[str, Tensor]) -> Iterator[Learner]:
-        if calibration is not None:
-            progress.stage(fine_tune.name, "learn")
-            with calibration.learner(positions) as made:
-                yield made
-            progress.stage(fine_tune.name, "search")
-
     search = RateSearch(
         fine_tune.vectors,
         RULES[options.method],
@@ -81,7 +73,9 @@ def choose(
             seed=options.seed,
         ),
         seed=dither_of(fine_tune.name, options.seed),
-        learners=None if calibration is None else learner,
+        learners=None
+        if calibration is None
+        else partial(_learner, calibration, fine_tune.name, progress),
         device=options.device,
         stopwatch=Stopwatch(options.search_seconds),
         report=lambda keep, loss, count: progress.trial(fine_tune.name, keep, loss, count),
@@ -98,6 +92,17 @@ def choose(
         target = target or DEFAULT_TARGETS[calibration.measure]
         found = search.at_quality(target)
     return Choice(found, target, search.n_evaluations)
+
+
+@contextmanager
+def _learner(
+    calibration: Calibration, task: str, progress: Progress, positions: Mapping[str, Tensor]
+) -> Iterator[Learner]:
+    """The calibration's, with the stages told."""
+    progress.stage(task, "learn")
+    with calibration.learner(positions) as learner:
+        yield learner
+    progress.stage(task, "search")
 
 
 def _within(search: RateSearch, budget: int, nbytes_of: Callable[[Selection], int]) -> Found:

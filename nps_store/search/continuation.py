@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nps_store.search.optimizer import Stopwatch, Trial
+from nps_store.search.optimizer import Stopwatch
 from nps_store.search.refinement import MARGIN, Learner, Near
-from nps_store.search.weights import Objective, Plan, WeightSearch
+from nps_store.search.selection import Candidate, Selection
+from nps_store.search.weights import Evaluated, Objective, Plan, WeightSearch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from nps_store.search.pool import TaskVectors
     from nps_store.search.rule import Rule
-    from nps_store.search.selection import Candidate, Selection
 
     Learners = Callable[[Mapping[str, Tensor]], AbstractContextManager[Learner]]
 
@@ -42,17 +42,20 @@ class Found:
 
     Attributes:
         selection: What to store.
-        candidate: Its parameters.
         keep: Its kept fraction.
         loss: On the search data; NaN where nothing was evaluated.
         check: On the check data; NaN likewise.
     """
 
     selection: Selection
-    candidate: Candidate
     keep: float
     loss: float
     check: float
+
+    @property
+    def candidate(self) -> Candidate:
+        """Its parameters."""
+        return self.selection.candidate
 
 
 class RateSearch:
@@ -131,19 +134,19 @@ class RateSearch:
             keep = self._next_keep(tried, best, missed, target)
             if best and best.keep < _CLOSE * max(keep, missed):
                 break
-            trial = self._weights.go_on(
+            evaluated = self._weights.go_on(
                 keep, tried.candidate, from_keep=tried.keep, broken=tried.check < _BROKEN
             )
-            tried = self._finish(keep, trial)
+            tried = self._finish(keep, evaluated)
         return best or tried
 
     def unsearched(self, keep: float) -> Selection:
         """What is kept at a fraction with all weights at one."""
-        return self._weights.select(keep)
+        return self._weights.select(keep, Candidate.neutral(self._rule.n_bands))
 
     def resize(self, found: Found, keep: float) -> Found:
         """The same weights at a smaller kept fraction, without further search."""
-        return self._finish(keep, self._weights.resume(keep, found.candidate))
+        return self._finish(keep, self._weights.evaluate(keep, found.candidate))
 
     def _next_keep(self, tried: Found, best: Found | None, missed: float, target: float) -> float:
         """Where the loss should just meet the target, by its usual decay with the rate."""
@@ -156,19 +159,18 @@ class RateSearch:
             return keep
         return min(max(keep, 1.3 * tried.keep), MAX_KEEP)
 
-    def _finish(self, keep: float, trial: Trial) -> Found:
+    def _finish(self, keep: float, evaluated: Evaluated) -> Found:
         """Select, learn the selection, and check it."""
-        candidate = self._weights.candidate(trial)
-        selection = self._refine(self._weights.select(keep, candidate))
+        selection = self._refine(keep, self._weights.select(keep, evaluated.candidate))
         check = float("nan") if self._objective is None else self._objective.check(selection)
-        return Found(selection, candidate, keep, trial.value, check)
+        return Found(selection, keep, evaluated.loss, check)
 
-    def _refine(self, selection: Selection) -> Selection:
+    def _refine(self, keep: float, selection: Selection) -> Selection:
         how = self._plan.refinement
         if self._learners is None or not how.steps:
             return selection
         if not self._rule.searched or selection.levels is None or not selection.n_kept:
             return selection
-        near = Near(self._weights.selector(selection.candidate), selection)
+        near = Near(self._weights.selector(keep, selection.candidate.amplitude), selection)
         with self._learners(near.positions) as learner:
             return near.learn(learner, how, stopwatch=self._clock)

@@ -8,14 +8,15 @@ be looked at again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from formats.dither import tensor_seed, uniform
+from formats.dither import tensor_seed
+from nps_store.search.dither import uniform
 from nps_store.search.rule import Float32, Rule
 
 if TYPE_CHECKING:
@@ -31,16 +32,16 @@ _N_BINS = 1 << 15
 _SHIFT = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pool:
-    """Candidate elements, ordered by tensor, then position.
+    """Candidate elements, ordered by tensor, then position; tensors lie on the search's device.
 
     Attributes:
         rule: The rule that scored them.
         dither: Names the random numbers that they were scored with.
         tensors: Names of the tensors.
         starts: int64 [n_tensors + 1], each tensor's slice of the arrays below.
-        position: uint32 [n], flat index in the tensor.
+        position: int32 [n], flat index in the tensor, its low 32 bits; see `positions`.
         tau: float32 [n], the task vector there.
         score: float32 [n].
         band: uint8 [n], 0 is the band of smallest magnitude.
@@ -53,40 +54,46 @@ class Pool:
     rule: Rule
     dither: str
     tensors: tuple[str, ...]
-    starts: NDArray[np.int64]
-    position: NDArray[np.uint32]
-    tau: Float32
-    score: Float32
-    band: NDArray[np.uint8]
+    starts: Tensor
+    position: Tensor
+    tau: Tensor
+    score: Tensor
+    band: Tensor
     numel: int
     n_changed: int
     energy: NDArray[np.float64]
     max_keep: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements."""
+        return sum(t.nbytes for t in (self.position, self.tau, self.score, self.band))
+
+    @property
+    def holds_all(self) -> bool:
+        """Whether no element is missing that could be kept at any rate."""
+        return self.max_keep >= self.numel
 
     def seed_of(self, tensor: str) -> int | None:
         """Seed of a tensor's random numbers, where selection depends on them."""
         is_random = self.rule.dithered or self.rule.random
         return tensor_seed(self.dither, tensor) if is_random else None
 
-    def rounded(self, amplitude: float) -> Pool:
-        """The same elements with the numbers drawn in to their middle: u' = 1/2 + a (u - 1/2).
-
-        Amplitude 1 is unbiased dither, 0 plain rounding. An element may then be kept that none of
-        amplitude 1 would have kept, so the pool must hold all that are not zero.
-        """
-        if amplitude == 1:
-            return self
-        if len(self.score) < self.n_changed:
-            raise ValueError("only a pool of all changed elements can be rounded otherwise")
-        magnitude = np.abs(self.tau)
-        drawn_in = 0.5 + amplitude * (magnitude / self.score - 0.5)
-        return replace(self, score=(magnitude / drawn_in).astype(np.float32))
+    def positions(self, index: Tensor) -> Tensor:
+        """int64 [n], flat positions in their own tensors of some elements."""
+        return self.position[index].long() & 0xFFFFFFFF
 
 
 def collect(
-    vectors: TaskVectors, *, rule: Rule, max_keep: int, seed: str, device: str = "cpu"
+    vectors: TaskVectors,
+    *,
+    rule: Rule,
+    max_keep: Callable[[int], int],
+    seed: str,
+    device: str = "cpu",
 ) -> Pool:
-    """Stream over the task vector three times and keep what a candidate may need.
+    """Stream over the task vector and keep what a candidate may need: three times, or twice where
+    there is but one band.
 
     Memory is one tensor plus the pool: at most about `n_bands * max_keep` elements of 13 bytes.
     Bin 0 holds zeros and what is too small for float32 to square; it is never kept.
@@ -94,44 +101,47 @@ def collect(
     Args:
         vectors: The task vector.
         rule: How elements are scored.
-        max_keep: The most elements that a candidate may keep, at least 1.
+        max_keep: The most elements that a candidate may keep, at least 1, given how many there are.
         seed: Names the random numbers; another task must use another seed.
-        device: Where scores are computed; the result is the same everywhere.
+        device: Where scores are computed and the pool lies; its content is the same everywhere.
     """
     edges = _band_edges(vectors, rule, device)
     histogram = torch.zeros(rule.n_bands * _N_BINS, dtype=torch.int64, device=device)
-    for chunk in _scored(vectors, rule, seed, edges):
-        cell = _bins(chunk.score) + _N_BINS * chunk.band
+    numel = n_changed = 0
+    for chunk in _scored(vectors, rule, seed, edges, device):
+        cell = _bins(chunk.score).add_(chunk.band, alpha=_N_BINS)
         histogram += torch.bincount(cell, minlength=histogram.numel())
+        numel += chunk.tau.numel()
+        n_changed += int(torch.count_nonzero(chunk.tau))
+    most = max_keep(numel)
     counts_of = histogram.cpu().numpy().reshape(rule.n_bands, _N_BINS)
     # One more than may be kept: the threshold is found between the last kept and the next.
-    cut = np.array([max(_cut_bin(row, max_keep + 1), 1) for row in counts_of])
+    cut = np.array([max(_cut_bin(row, most + 1), 1) for row in counts_of], dtype=np.int32)
     least = torch.from_numpy(cut).to(device)
 
     n_pool = sum(int(row[bin_:].sum()) for row, bin_ in zip(counts_of, cut, strict=True))
-    position = np.empty(n_pool, dtype=np.uint32)
-    tau, score = np.empty(n_pool, dtype=np.float32), np.empty(n_pool, dtype=np.float32)
-    band = np.empty(n_pool, dtype=np.uint8)
+    position = torch.empty(n_pool, dtype=torch.int32, device=device)
+    tau = torch.empty(n_pool, device=device)
+    score = torch.empty(n_pool, device=device)
+    band = torch.empty(n_pool, dtype=torch.uint8, device=device)
     counts: dict[str, int] = {}
     energy: dict[str, float] = {}
-    numel = n_changed = end = 0
-    for chunk in _scored(vectors, rule, seed, edges):
-        found = torch.nonzero(_bins(chunk.score) >= least[chunk.band])[:, 0]
+    end = 0
+    for chunk in _scored(vectors, rule, seed, edges, device):
+        found = torch.nonzero(_bins(chunk.score) >= least[chunk.band.int()])[:, 0]
         start, end = end, end + len(found)
-        position[start:end] = found.cpu().numpy() + chunk.start
-        tau[start:end] = chunk.tau[found].cpu().numpy()
-        score[start:end] = chunk.score[found].cpu().numpy()
-        band[start:end] = chunk.band[found].cpu().numpy()
+        position[start:end] = found + chunk.start
+        tau[start:end] = chunk.tau[found]
+        score[start:end] = chunk.score[found]
+        band[start:end] = chunk.band[found]
         counts[chunk.tensor] = counts.get(chunk.tensor, 0) + len(found)
         squares = float(chunk.tau.double().square().sum())
         energy[chunk.tensor] = energy.get(chunk.tensor, 0.0) + squares
-        numel += chunk.tau.numel()
-        n_changed += int(torch.count_nonzero(chunk.tau))
     return Pool(
         rule=rule,
         dither=seed,
         tensors=tuple(counts),
-        starts=np.cumsum([0, *counts.values()], dtype=np.int64),
+        starts=torch.tensor([0, *counts.values()]).cumsum(0).to(device),
         position=position,
         tau=tau,
         score=score,
@@ -139,13 +149,13 @@ def collect(
         numel=numel,
         n_changed=n_changed,
         energy=np.array(list(energy.values())),
-        max_keep=max_keep,
+        max_keep=most,
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Scored:
-    """A run of elements of one tensor, from `start` on, with their scores and bands (int64)."""
+    """A run of elements of one tensor, from `start` on, with their scores and bands (uint8)."""
 
     tensor: str
     start: int
@@ -154,27 +164,31 @@ class _Scored:
     band: Tensor
 
 
-def _scored(vectors: TaskVectors, rule: Rule, seed: str, edges: Tensor) -> Iterator[_Scored]:
+def _scored(
+    vectors: TaskVectors, rule: Rule, seed: str, edges: Float32, device: str
+) -> Iterator[_Scored]:
     for tensor, flat in vectors():
         key = tensor_seed(seed, tensor)
-        for start, tau, strength in _runs(flat, rule, edges.device):
-            u = torch.from_numpy(uniform(key, start, tau.numel())).to(edges.device)
-            band = torch.bucketize(strength, edges, right=True)
+        for start, tau, strength in _runs(flat, rule, device):
+            u = uniform(key, start, tau.numel(), device=device)
+            band = torch.zeros_like(strength, dtype=torch.uint8)
+            for edge in edges.tolist():
+                band += strength >= edge
             yield _Scored(tensor, start, tau, rule.score(strength, u), band)
 
 
-def _runs(
-    flat: Float32, rule: Rule, device: torch.device | str
-) -> Iterator[tuple[int, Tensor, Tensor]]:
+def _runs(flat: Float32, rule: Rule, device: str) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(first position, task vector, what its elements compete by), a chunk at a time."""
     whole = torch.from_numpy(flat)
-    strength = rule.strength(whole)
+    # Ranks can be told only of a whole tensor; else a copy of an embedding, gigabytes, is saved.
+    ranked = rule.strength(whole) if rule.scope == "tensor" else None
     for start in range(0, max(len(flat), 1), _CHUNK):
         run = slice(start, start + _CHUNK)
-        yield start, whole[run].to(device), strength[run].to(device)
+        tau = whole[run].to(device)
+        yield start, tau, rule.strength(tau) if ranked is None else ranked[run].to(device)
 
 
-def _band_edges(vectors: TaskVectors, rule: Rule, device: str) -> Tensor:
+def _band_edges(vectors: TaskVectors, rule: Rule, device: str) -> Float32:
     """Lower edges of bands 1 .. n_bands-1, float32.
 
     Log-spaced ones lie below the largest magnitude; the lowest stands where the magnitudes below it
@@ -182,14 +196,14 @@ def _band_edges(vectors: TaskVectors, rule: Rule, device: str) -> Tensor:
     that are not zero.
     """
     if rule.n_bands == 1:
-        return torch.empty(0, device=device)
+        return np.empty(0, dtype=np.float32)
     histogram = torch.zeros(_N_BINS, dtype=torch.int64, device=device)
     for _, flat in vectors():
         for _, _, strength in _runs(flat, rule, device):
             histogram += torch.bincount(_bins(strength), minlength=_N_BINS)
     count = histogram.cpu().numpy()
     count[0] = 0
-    return torch.from_numpy(_edges(count, rule)).to(device)
+    return _edges(count, rule)
 
 
 def _edges(count: NDArray[np.int64], rule: Rule) -> Float32:
@@ -209,8 +223,8 @@ def _edges(count: NDArray[np.int64], rule: Rule) -> Float32:
 
 
 def _bins(values: Tensor) -> Tensor:
-    """int64: the upper half of the bits of numbers that are not negative."""
-    return (values.view(torch.int32) >> _SHIFT).long()
+    """int32: the upper half of the bits of numbers that are not negative."""
+    return values.view(torch.int32) >> _SHIFT
 
 
 def _cut_bin(histogram: NDArray[np.int64], max_keep: int) -> int:

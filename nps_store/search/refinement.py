@@ -61,28 +61,35 @@ class Near:
     Attributes:
         index: int64 [n], increasing indices into the pool: all that are kept, and those just below
             the threshold.
+
+    Raises:
+        ValueError: The selection was made from another pool than the selector's.
     """
 
     def __init__(self, selector: Selector, selection: Selection) -> None:
-        log_weights = torch.tensor(selection.candidate.log_weights, device=selector.device)
-        weighted = log_weights.exp()[selector.band] * selector.score
-        threshold = weighted[selection.kept].min()
-        self.index = torch.nonzero(weighted >= threshold * math.exp(-MARGIN))[:, 0]
-        self._height = (weighted[self.index] / threshold).log()
-        self._tau = selector.tau[self.index]
-        self._u = self._tau.abs() / selector.score[self.index]
-        self._position = selector.position[self.index]
+        pool, score = selection.pool, selector.score
+        if selector.pool is not pool:
+            raise ValueError("selector and selection are of different pools")
+        weights = torch.tensor(selection.candidate.log_weights, device=score.device).exp()
+        kept = selection.kept
+        threshold = (weights[pool.band[kept].int()] * score[kept]).min()
+        least = threshold * math.exp(-MARGIN)
+        self.index = selector.where(lambda score, band: weights[band] * score >= least)
+        near = score[self.index]
+        self._height = (weights[pool.band[self.index].int()] * near / threshold).log()
+        self._tau = pool.tau[self.index]
+        self._u = self._tau.abs() / near
         self._selection = selection
-        starts = torch.from_numpy(selection.pool.starts).to(selector.device)
-        self._bounds: list[int] = torch.searchsorted(self.index, starts).tolist()
+        self._bounds: list[int] = torch.searchsorted(self.index, pool.starts).tolist()
 
     @property
     def positions(self) -> dict[str, Tensor]:
         """Flat positions of the elements by tensor, int64, where there are any."""
+        pool = self._selection.pool
         pairs = zip(self._bounds[:-1], self._bounds[1:], strict=True)
         return {
-            name: self._position[start:end]
-            for name, (start, end) in zip(self._selection.pool.tensors, pairs, strict=True)
+            name: pool.positions(self.index[start:end])
+            for name, (start, end) in zip(pool.tensors, pairs, strict=True)
             if end > start
         }
 
@@ -117,10 +124,11 @@ class Near:
             log_scale.step_(per_tensor, how.scale_rate * slowed)
         signed = tau.sign() * _levels(height + offset.x, self._u, selection.n_kept)
         kept = torch.nonzero(signed)[:, 0]
+        index = self.index[kept]
         return replace(
             selection,
-            kept=self.index[kept],
-            positions=self._position[kept],
+            kept=index,
+            positions=selection.pool.positions(index),
             levels=signed[kept].to(torch.int8),
             scales=first_scales * log_scale.x.exp(),
         )

@@ -6,7 +6,7 @@ elements is kept (up to ties). Only the ratios of the weights matter, therefore.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from scipy.optimize import bisect
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_LEVEL = 127
 _CHUNK = 1 << 24
+_RUN = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,22 @@ class Candidate:
 
     @classmethod
     def from_vector(cls, x: NDArray[np.float64], *, amplitude: float = 1.0) -> Candidate:
-        """From an optimizer's vector: weights relative to their mean, then the scale."""
-        weights = x[:-1] - x[:-1].mean()
-        return cls(tuple(weights.tolist()), float(x[-1]), amplitude)
+        """From an optimizer's vector: the weights, then the scale."""
+        return cls(tuple(x[:-1].tolist()), float(x[-1]), amplitude)
 
     def vector(self) -> NDArray[np.float64]:
         """The optimizer's vector, float64 [n_bands + 1]."""
         return np.array([*self.log_weights, self.log_scale])
 
+    def centred(self) -> Candidate:
+        """The same with weights relative to their geometric mean, since only ratios matter."""
+        weights = np.array(self.log_weights)
+        return replace(self, log_weights=tuple((weights - weights.mean()).tolist()))
+
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What a candidate keeps and stores; tensors lie on the selector's device.
+    """What a candidate keeps and stores; tensors lie on the pool's device.
 
     Attributes:
         pool: Where the elements come from.
@@ -86,8 +91,7 @@ class Selection:
 
     @cached_property
     def _bounds(self) -> list[int]:
-        starts = torch.from_numpy(self.pool.starts).to(self.kept.device)
-        bounds: list[int] = torch.searchsorted(self.kept, starts).tolist()
+        bounds: list[int] = torch.searchsorted(self.kept, self.pool.starts).tolist()
         return bounds
 
     @cached_property
@@ -129,25 +133,43 @@ class Selection:
 
 
 class Selector:
-    """Turns candidates into selections; keeps each band's scores sorted to do so quickly."""
+    """Turns candidates of one amplitude into selections; keeps each band's scores sorted to do so
+    quickly.
 
-    def __init__(self, pool: Pool, *, device: str = "cpu") -> None:
+    Attributes:
+        pool: The elements.
+        amplitude: Of the candidates that it selects for.
+        score: float32 [n], the pool's with the dither at this amplitude.
+    """
+
+    def __init__(self, pool: Pool, *, amplitude: float = 1.0) -> None:
+        """Sort the scores.
+
+        Raises:
+            ValueError: The amplitude is not 1 and the pool lacks elements that are not zero: one
+                may then be kept that none of amplitude 1 would have kept.
+        """
+        if amplitude != 1 and not pool.holds_all:
+            raise ValueError("only a pool of all changed elements can be rounded otherwise")
         self.pool = pool
-        self.device = torch.device(device)
-        bands = [pool.band == m for m in range(pool.rule.n_bands)]
-        self._sorted = [np.sort(pool.score[band]) for band in bands]
-        self._peaks = np.array([np.abs(pool.tau[band]).max(initial=0) for band in bands])
-        self.score = torch.from_numpy(pool.score).to(self.device)
-        self.tau = torch.from_numpy(pool.tau).to(self.device)
-        self.band = torch.from_numpy(pool.band).to(self.device, torch.int32)
-        self.position = torch.from_numpy(pool.position.astype(np.int64)).to(self.device)
+        self.amplitude = amplitude
+        self.score = pool.score if amplitude == 1 else _drawn_in(pool, amplitude)
+        bands = range(pool.rule.n_bands)
+        self._sorted = [_ascending(self.score[pool.band == m]) for m in bands]
+        self._peaks = np.array([_peak(pool.tau[pool.band == m]) for m in bands])
 
     def select(self, candidate: Candidate, *, keep: int) -> Selection:
         """Keep `keep` elements; fewer where the task vector has fewer non-zero ones, or where a
-        step so fine would need levels beyond `MAX_LEVEL`."""
+        step so fine would need levels beyond `MAX_LEVEL`.
+
+        Raises:
+            ValueError: The candidate is of another amplitude, or `keep` more than was collected.
+        """
         pool = self.pool
-        thresholds = torch.from_numpy(self.thresholds(candidate, keep)).to(self.device)
-        kept = torch.nonzero(self.score >= thresholds[self.band])[:, 0]
+        if candidate.amplitude != self.amplitude:
+            raise ValueError(f"amplitude is {candidate.amplitude}; expected {self.amplitude}")
+        thresholds = torch.from_numpy(self.thresholds(candidate, keep)).to(self.score.device)
+        kept = self.where(lambda score, band: score >= thresholds[band])
         scale = float(np.exp(candidate.log_scale))
         if pool.rule.levels:
             levels, projection = self._levels(kept, thresholds)
@@ -155,10 +177,18 @@ class Selector:
             # own, so that scale 1 is unbiased whatever the weights.
             step = scale * float(pool.energy.sum()) / projection if projection else 0.0
             return self._selection(candidate, kept, levels=levels, scale=step)
-        weights = torch.tensor(candidate.log_weights, device=self.device).exp()[self.band[kept]]
+        weights = torch.tensor(candidate.log_weights, device=self.score.device).exp()
         if pool.rule.random:
             scale *= pool.n_changed / max(len(kept), 1)
-        return self._selection(candidate, kept, reals=self.tau[kept] * weights * scale)
+        reals = pool.tau[kept] * weights[pool.band[kept].int()] * scale
+        return self._selection(candidate, kept, reals=reals)
+
+    def where(self, holds: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """int64 [n], increasing indices of the elements for which a condition on scores and bands
+        (float32 and int32, a run of the pool at a time) holds."""
+        runs = zip(*(torch.split(each, _RUN) for each in (self.score, self.pool.band)), strict=True)
+        found = [torch.nonzero(holds(score, band.int()))[:, 0] for score, band in runs]
+        return torch.cat([index.add_(_RUN * number) for number, index in enumerate(found)])
 
     def _selection(
         self,
@@ -169,8 +199,9 @@ class Selector:
         reals: Tensor | None = None,
         scale: float = 0.0,
     ) -> Selection:
-        scales = torch.full((len(self.pool.tensors),), scale, device=self.device)
-        return Selection(self.pool, candidate, kept, self.position[kept], levels, reals, scales)
+        pool = self.pool
+        scales = torch.full((len(pool.tensors),), scale, device=self.score.device)
+        return Selection(pool, candidate, kept, pool.positions(kept), levels, reals, scales)
 
     def thresholds(self, candidate: Candidate, keep: int) -> Float32:
         """Score each band's elements must reach, so that `keep` are kept in all (at most);
@@ -207,15 +238,36 @@ class Selector:
     def _levels(self, kept: Tensor, thresholds: Tensor) -> tuple[Tensor, float]:
         """Dithered rounding: sign times floor(x + 1 - u) with x = w|tau|/step, at least 1 as
         x >= u; and the projection of these levels on the task vector."""
-        levels = torch.empty(len(kept), dtype=torch.int8, device=self.device)
+        levels = torch.empty(len(kept), dtype=torch.int8, device=kept.device)
         projection = 0.0
         for start in range(0, len(kept), _CHUNK):
             run = kept[start : start + _CHUNK]
-            tau = self.tau[run]
+            tau = self.pool.tau[run]
             magnitude = tau.double().abs()
-            x = magnitude / thresholds[self.band[run]]
+            x = magnitude / thresholds[self.pool.band[run].int()]
             u = magnitude / self.score[run]
             level = (x + 1 - u).floor_().clamp_(1, MAX_LEVEL)
             projection += float(magnitude @ level)
             levels[start : start + _CHUNK] = torch.copysign(level, tau)
         return levels, projection
+
+
+def _drawn_in(pool: Pool, amplitude: float) -> Tensor:
+    """The scores with the numbers drawn in to their middle: u' = 1/2 + a (u - 1/2).
+
+    Amplitude 1 is unbiased dither, 0 plain rounding.
+    """
+    magnitude = pool.tau.abs()
+    return magnitude / (0.5 + amplitude * (magnitude / pool.score - 0.5))
+
+
+def _ascending(scores: Tensor) -> Float32:
+    """On the host, where a look for a threshold is a few dozen small steps."""
+    if scores.device.type == "cpu":
+        return np.sort(scores.numpy())  # in a third of torch's time, and without indices
+    sorted_scores: Float32 = scores.sort().values.cpu().numpy()
+    return sorted_scores
+
+
+def _peak(values: Tensor) -> float:
+    return float(values.abs().max()) if len(values) else 0.0

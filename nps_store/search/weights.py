@@ -6,6 +6,7 @@ moves the weights.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -60,8 +61,19 @@ class Plan:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """A candidate and its loss on the search data; NaN where nothing was evaluated."""
+
+    candidate: Candidate
+    loss: float
+
+
 class WeightSearch:
     """Searches the weights of one task's bands. Deterministic unless the stopwatch ends it.
+
+    Pool and selector of the last rate and amplitude are remembered, to save the time of making them
+    anew; what a candidate selects does not depend on what was asked before.
 
     Attributes:
         n_evaluations: Model evaluations on the search data so far.
@@ -90,122 +102,110 @@ class WeightSearch:
         self._device = device
         self._clock = stopwatch
         self._report = report
-        self._pool: Pool | None = None
-        self._selectors: dict[float, Selector] = {}
-        self._amplitude = 1.0
-        self._numel = 0
+        self._selector: Selector | None = None
         self.n_evaluations = 0
 
-    def start(self, keep: float) -> Trial:
+    def start(self, keep: float) -> Evaluated:
         """The best that is found at a rate without a solution to begin with."""
         return self._improve(keep, self._first(keep), self._plan.evaluations)
 
-    def go_on(self, keep: float, candidate: Candidate, *, from_keep: float, broken: bool) -> Trial:
+    def go_on(
+        self, keep: float, candidate: Candidate, *, from_keep: float, broken: bool
+    ) -> Evaluated:
         """The best that is found at a rate from the solution of another, which may be one that
         keeps next to nothing."""
         evaluations = self._plan.evaluations
-        start = self.resume(keep, candidate)
+        start = self.evaluate(keep, candidate)
         if broken or from_keep < DENSE <= keep:
-            anew = self._first(keep)
-            if anew.value < start.value:
-                start = anew
-            else:
-                self._amplitude = candidate.amplitude
+            start = min(start, self._first(keep), key=_loss)
         return self._improve(keep, start, evaluations if broken else evaluations // 3)
 
-    def resume(self, keep: float, candidate: Candidate) -> Trial:
-        """A given candidate at a rate, evaluated."""
-        self._amplitude = candidate.amplitude
-        return self._trial(keep, candidate)
+    def evaluate(self, keep: float, candidate: Candidate) -> Evaluated:
+        """A given candidate at a rate."""
+        if self._objective is None:
+            return Evaluated(candidate, float("nan"))
+        loss = self._objective.loss(self.select(keep, candidate))
+        self.n_evaluations += 1
+        if self._report is not None:
+            self._report(keep, loss, self.n_evaluations)
+        return Evaluated(candidate, loss)
 
-    def candidate(self, trial: Trial) -> Candidate:
-        """What the last search's trial stands for."""
-        return Candidate.from_vector(trial.x, amplitude=self._amplitude)
+    def select(self, keep: float, candidate: Candidate) -> Selection:
+        """What a candidate keeps at a rate."""
+        selector = self.selector(keep, candidate.amplitude)
+        n_keep = _n_kept(keep, selector.pool.numel)
+        return selector.select(candidate.centred(), keep=n_keep)
 
-    def selector(self, candidate: Candidate) -> Selector:
-        """That which made the candidate's last selection."""
-        return self._selectors[candidate.amplitude]
+    def selector(self, keep: float, amplitude: float) -> Selector:
+        """That which selects candidates of an amplitude at a rate."""
+        made = self._selector
+        everything = keep >= DENSE or amplitude != 1  # rounding may keep anything
+        if made is None or not _suffices(made.pool, keep, everything=everything):
+            made = self._selector = None  # or two pools would lie in memory
+            made = Selector(self._collect(keep, everything=everything), amplitude=amplitude)
+        elif made.amplitude != amplitude:
+            made = Selector(made.pool, amplitude=amplitude)
+        self._selector = made
+        return made
 
-    def select(self, keep: float, candidate: Candidate | None = None) -> Selection:
-        """What a candidate keeps at a rate; by default the one with all weights at one."""
-        self._numel = self._numel or sum(len(flat) for _, flat in self._vectors())
-        n_keep = max(1, round(keep * self._numel))
-        if self._pool is None or n_keep > self._pool.max_keep:
-            most = self._numel if keep >= DENSE else int(np.ceil(self._spare * n_keep))
-            self._selectors.clear()
-            self._pool = collect(
-                self._vectors,
-                rule=self._rule,
-                max_keep=most,
-                seed=self._seed,
-                device=self._device,
-            )
-        chosen = candidate or Candidate.neutral(self._rule.n_bands)
-        if chosen.amplitude not in self._selectors:
-            self._selectors = {
-                chosen.amplitude: Selector(
-                    self._pool.rounded(chosen.amplitude), device=self._device
-                )
-            }
-        return self._selectors[chosen.amplitude].select(chosen, keep=n_keep)
+    def _collect(self, keep: float, *, everything: bool) -> Pool:
+        def most(numel: int) -> int:
+            return numel if everything else math.ceil(self._spare * _n_kept(keep, numel))
 
-    def _first(self, keep: float) -> Trial:
+        return collect(
+            self._vectors, rule=self._rule, max_keep=most, seed=self._seed, device=self._device
+        )
+
+    def _first(self, keep: float) -> Evaluated:
         """The best ramp over the bands, and at dense rates the best amplitude of the dither."""
-        self._amplitude = 1.0
-        neutral = Candidate.neutral(self._rule.n_bands)
-        pool = self.select(keep).pool
         if self._objective is None or not self._rule.searched:
-            return self._trial(keep, neutral)
-        octaves = np.log(_band_magnitudes(pool))
+            return self.evaluate(keep, Candidate.neutral(self._rule.n_bands))
+        octaves = np.log(_band_magnitudes(self.selector(keep, 1.0).pool))
         has_choice = keep >= DENSE and self._rule.dithered and self._rule.levels
-        best: tuple[float, Trial] | None = None
-        for amplitude in AMPLITUDES if has_choice else AMPLITUDES[:1]:
-            self._amplitude = amplitude
-            for tilt in TILTS:
-                trial = self._trial(keep, Candidate(tuple((tilt * octaves).tolist())))
-                if best is None or trial.value < best[1].value:
-                    best = amplitude, trial
-        if best is None:
-            raise ValueError("there is no ramp to try")
-        self._amplitude = best[0]
-        return best[1]
+        ramps = (
+            Candidate(tuple((tilt * octaves).tolist()), amplitude=amplitude)
+            for amplitude in (AMPLITUDES if has_choice else AMPLITUDES[:1])
+            for tilt in TILTS
+        )
+        return min((self.evaluate(keep, ramp) for ramp in ramps), key=_loss)
 
-    def _improve(self, keep: float, start: Trial, budget: int) -> Trial:
-        if not self._rule.searched or self._objective is None or start.value <= 0:
+    def _improve(self, keep: float, start: Evaluated, budget: int) -> Evaluated:
+        if not self._rule.searched or self._objective is None or start.loss <= 0:
             return start
-        return minimize(
-            lambda x: self._loss(keep, x),
-            start,
+
+        def candidate(x: Vector) -> Candidate:
+            return Candidate.from_vector(x, amplitude=start.candidate.amplitude)
+
+        best = minimize(
+            lambda x: self.evaluate(keep, candidate(x)).loss,
+            Trial(start.candidate.vector(), start.loss),
             sigma=self._plan.sigma,
             seed=self._plan.seed + self.n_evaluations,
             max_evaluations=budget,
             good_enough=0.0,
             stopwatch=self._clock,
         )
+        return Evaluated(candidate(best.x), best.value)
 
-    def _trial(self, keep: float, candidate: Candidate) -> Trial:
-        vector = candidate.vector()
-        if self._objective is None:
-            return Trial(vector, float("nan"))
-        return Trial(vector, self._loss(keep, vector))
 
-    def _loss(self, keep: float, x: Vector) -> float:
-        if self._objective is None:
-            raise ValueError("nothing to evaluate without an objective")
-        loss = self._objective.loss(
-            self.select(keep, Candidate.from_vector(x, amplitude=self._amplitude))
-        )
-        self.n_evaluations += 1
-        if self._report is not None:
-            self._report(keep, loss, self.n_evaluations)
-        return loss
+def _loss(evaluated: Evaluated) -> float:
+    return evaluated.loss
+
+
+def _n_kept(keep: float, numel: int) -> int:
+    return max(1, round(keep * numel))
+
+
+def _suffices(pool: Pool, keep: float, *, everything: bool) -> bool:
+    """Whether all is in a pool that a candidate may keep."""
+    return pool.holds_all if everything else _n_kept(keep, pool.numel) <= pool.max_keep
 
 
 def _band_magnitudes(pool: Pool) -> Vector:
     """A typical magnitude of each band, relative to the largest; empty bands are interpolated."""
     typical = np.full(pool.rule.n_bands, np.nan)
     for band in range(pool.rule.n_bands):
-        magnitudes = np.abs(pool.tau[pool.band == band])
+        magnitudes = pool.tau[pool.band == band].abs().cpu().numpy()
         if len(magnitudes):
             typical[band] = np.median(magnitudes)
     known = np.flatnonzero(np.isfinite(typical))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from nps_store.search import MAX_KEEP, RULES, Plan, RateSearch, Stopwatch
-from tests.nps_store.search.vectors import Vectors, dense
+from nps_store.search import MAX_KEEP, RULES, Candidate, Found, Plan, RateSearch, Stopwatch
+from nps_store.search.refinement import Near
+from tests.nps_store.search.vectors import Vectors, dense, selector
 
 PLAN = Plan(evaluations=20)
 
@@ -24,7 +28,7 @@ class Synthetic:
     def loss(self, selection) -> float:
         keep = selection.n_kept / selection.pool.numel
         self.rates.append(keep)
-        bands = selection.pool.band[selection.kept]
+        bands = selection.pool.band[selection.kept].double()
         wrong = 5 - float(bands.mean()) if len(bands) else 5.0
         return 0.05 * (self.knee / max(keep, 1e-9)) ** 2 * (1 + self.slope * wrong)
 
@@ -150,6 +154,82 @@ def test_resize_keeps_the_candidate():
     assert smaller.candidate.vector() == pytest.approx(found.candidate.vector())
     assert smaller.selection.n_kept == 80
     assert search.unsearched(0.01).n_kept == 80
+
+
+def test_a_search_that_turns_dense_collects_all_that_rounding_may_keep():
+    """The elements collected just below the dense rates suffice for dither, but not for less."""
+    vectors = Vectors((4000,))
+    plan = Plan(evaluations=9, start_keep=0.13)
+
+    def fresh():
+        return rate_search(Error(vectors), vectors=vectors, plan=plan, learners=unteachable)
+
+    missed = fresh().at_keep(0.13)
+    found = fresh().at_quality(missed.check + 0.1 * (1 - missed.check))
+    assert not missed.selection.pool.holds_all
+    assert found.check > missed.check
+    assert found.candidate.amplitude < 1
+    assert found.selection.pool.holds_all
+
+
+@contextmanager
+def unteachable(positions):
+    """A model without gradients: learning changes nothing."""
+    yield lambda values: (0.0, torch.zeros_like(values))
+
+
+def test_all_that_may_be_learned_is_collected():
+    """What a learner is asked for is what it would be asked for if nothing were left out, even
+    where all elements are in one band."""
+    vectors, asked = Vectors((9000,)), []
+    vectors.arrays["tensor.0"] = np.copysign(np.float32(1e-3), vectors.flat)
+
+    @contextmanager
+    def asking(positions):
+        asked.append(positions)
+        yield lambda values: (0.0, torch.zeros_like(values))
+
+    found = rate_search(Synthetic(), vectors=vectors, learners=asking).at_keep(0.02)
+    assert found.selection.pool.max_keep < 9000
+    everything = selector(vectors, RULES["nps"], 9000, seed="0:t")
+    near = Near(everything, everything.select(found.candidate, keep=180))
+    assert torch.equal(asked[0]["tensor.0"], near.positions["tensor.0"])
+    assert len(near.index) > 1.2 * 180
+
+
+def test_what_is_selected_does_not_depend_on_what_was_asked_before():
+    vectors = Vectors((4000,))
+
+    def fresh():
+        return rate_search(Error(vectors), vectors=vectors)
+
+    asked = [(0.02, 1.0), (0.3, 0.5), (0.3, 1.0), (0.01, 1.0), (0.2, 0.0), (0.1, 0.5)]
+    candidates = [(keep, Candidate((0.5,) * 3 + (0.0,) * 3, 0.1, a)) for keep, a in asked]
+    one = fresh()
+    found = one.at_keep(0.05)
+    for keep, candidate in candidates:
+        given = Found(replace(found.selection, candidate=candidate), 0.05, 0.0, 0.0)
+        ours, theirs = (search.resize(given, keep) for search in (one, fresh()))
+        assert ours.candidate == theirs.candidate
+        assert ours.candidate.amplitude == candidate.amplitude
+        assert ours.loss == theirs.loss
+        assert np.array_equal(dense(vectors, ours.selection), dense(vectors, theirs.selection))
+
+
+def test_the_task_vector_is_read_no_more_than_collecting_needs():
+    """Reading it takes minutes for a large model: edges, histogram and collection, once each."""
+    vectors = Vectors((4000,))
+    reads = []
+
+    def counted():
+        reads.append(1)
+        return vectors()
+
+    search = RateSearch(counted, RULES["nps"], Synthetic(), plan=PLAN, seed="0:t")
+    search.at_keep(0.02)
+    search.resize(search.at_keep(0.02), 0.01)
+    search.unsearched(0.005)
+    assert len(reads) == 3
 
 
 class Error:

@@ -6,12 +6,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nps_store.search import RULES, Candidate
 from nps_store.search import pool as pool_module
 from nps_store.search.pool import collect
+from nps_store.search.selection import Selector
 from tests.nps_store.search.vectors import SEED, Vectors, dense, flat_positions, selector
 
 rules = st.sampled_from(sorted(RULES))
@@ -24,15 +26,20 @@ def candidate(rule, log_weights):
 
 def everything(vectors, rule):
     """Scores and bands of all elements, from a pool that leaves nothing out."""
-    pool = collect(vectors, rule=rule, max_keep=len(vectors.flat), seed=SEED)
+    pool = collect(vectors, rule=rule, max_keep=lambda numel: numel, seed=SEED)
     starts = np.cumsum([0, *map(len, vectors.arrays.values())])
     index = np.concatenate(
         [
-            starts[list(vectors.arrays).index(name)] + pool.position[a:b]
+            starts[list(vectors.arrays).index(name)] + pool.position[a:b].numpy()
             for name, a, b in zip(pool.tensors, pool.starts[:-1], pool.starts[1:], strict=True)
         ]
     )
     return pool, index
+
+
+def arrays(pool):
+    """Task vector, score and band of the elements."""
+    return pool.tau.numpy(), pool.score.numpy(), pool.band.numpy()
 
 
 @settings(max_examples=50, deadline=None)
@@ -58,11 +65,12 @@ def test_selects_what_a_look_at_all_elements_would(name, log_weights, keep, spar
 def test_holds_nothing_that_no_candidate_keeps_but_for_the_grain_of_the_histogram(name, keep, seed):
     """The next element after `keep` in each band, and those that share its histogram cell."""
     vectors, rule = Vectors(seed=seed), RULES[name]
-    pool = collect(vectors, rule=rule, max_keep=keep, seed=SEED)
+    pool = collect(vectors, rule=rule, max_keep=lambda _: keep, seed=SEED)
     every, _ = everything(vectors, rule)
+    (_, scores, bands), (_, every_score, every_band) = arrays(pool), arrays(every)
     for band in range(rule.n_bands):
-        ours = np.sort(pool.score[pool.band == band])[::-1]
-        best = np.sort(every.score[every.band == band])[::-1]
+        ours = np.sort(scores[bands == band])[::-1]
+        best = np.sort(every_score[every_band == band])[::-1]
         assert np.array_equal(ours, best[: len(ours)])
         assert len(ours) >= min(len(best), keep + 1)
         cell = ours.view(np.uint32) >> 16
@@ -75,8 +83,10 @@ def test_scores_are_the_rules_own(name):
     pool, index = everything(vectors, rule)
     tau, u = np.abs(vectors.flat), vectors.u
     expected = {"nps": tau / u, "dither": tau / u, "dare": (tau > 0) / u}.get(name, tau)
-    assert np.array_equal(pool.score, expected[index].astype(np.float32))
-    assert np.array_equal(pool.tau, vectors.flat[index])
+    taus, scores, _ = arrays(pool)
+    assert np.array_equal(scores, expected[index].astype(np.float32))
+    assert np.array_equal(taus, vectors.flat[index])
+    assert pool.nbytes == 13 * len(taus)
     assert set(index) == set(np.flatnonzero(tau))
     assert pool.numel == len(tau)
     assert pool.n_changed == np.count_nonzero(tau)
@@ -86,9 +96,9 @@ def test_scores_are_the_rules_own(name):
 
 def test_bands_are_ordered_by_magnitude():
     pool, _ = everything(Vectors((5000,)), RULES["nps"])
-    magnitude = np.abs(pool.tau)
-    peaks = [magnitude[pool.band == band].max() for band in range(6)]
-    floors = [magnitude[pool.band == band].min() for band in range(6)]
+    tau, _, bands = arrays(pool)
+    peaks = [np.abs(tau[bands == band]).max() for band in range(6)]
+    floors = [np.abs(tau[bands == band]).min() for band in range(6)]
     assert all(np.diff(peaks) > 0)
     assert all(top <= floor for top, floor in zip(peaks, floors[1:], strict=False))
 
@@ -120,7 +130,7 @@ def test_a_fine_tune_equal_to_its_base_keeps_nothing(name):
 def test_equal_count_bands_hold_equal_counts():
     rule = dataclasses.replace(RULES["topk"], spacing="count")
     pool, _ = everything(Vectors((20_000,), zeros=0.2), rule)
-    counts = np.bincount(pool.band, minlength=6)
+    counts = np.bincount(pool.band.numpy(), minlength=6)
     assert counts == pytest.approx(np.full(6, counts.sum() / 6), rel=0.03)
 
 
@@ -140,12 +150,20 @@ def test_tensor_scope_keeps_the_same_share_of_each_tensor():
 
 def test_rounding_draws_the_numbers_in_to_their_middle():
     vectors = Vectors((3000,))
-    pool = collect(vectors, rule=RULES["nps"], max_keep=3000, seed=SEED)
-    magnitude, u = np.abs(pool.tau), np.abs(pool.tau) / pool.score
-    assert pool.rounded(1.0) is pool
-    for amplitude in (0.5, 0.0):
-        drawn_in = magnitude / pool.rounded(amplitude).score
+    pool = collect(vectors, rule=RULES["nps"], max_keep=lambda numel: numel, seed=SEED)
+    tau, score, _ = arrays(pool)
+    magnitude = np.abs(tau)
+    u = magnitude / score
+    for amplitude in (1.0, 0.5, 0.0):
+        drawn_in = magnitude / Selector(pool, amplitude=amplitude).score.numpy()
         assert drawn_in == pytest.approx(0.5 + amplitude * (u - 0.5), rel=1e-5)
-    some = collect(vectors, rule=RULES["nps"], max_keep=30, seed=SEED)
+    some = collect(vectors, rule=RULES["nps"], max_keep=lambda _: 30, seed=SEED)
     with pytest.raises(ValueError, match="all changed elements"):
-        some.rounded(0.0)
+        Selector(some, amplitude=0.0)
+
+
+def test_positions_beyond_two_thousand_million_are_told():
+    """They are kept in 32 bits, which torch reads with a sign."""
+    pool, _ = everything(Vectors((5,)), RULES["nps"])
+    far = dataclasses.replace(pool, position=torch.tensor([7, -1, -(2**31)], dtype=torch.int32))
+    assert far.positions(torch.tensor([0, 1, 2])).tolist() == [7, 2**32 - 1, 2**31]

@@ -66,12 +66,20 @@ def test_only_near_elements_are_kept_with_their_own_signs():
 def test_near_is_all_within_the_margin():
     vectors = Vectors((3000,))
     selection, near = prepared(vectors)
-    scores = near._selection.pool.score
+    scores = near._selection.pool.score.numpy()
     cut = scores[selection.kept.numpy()].min() * math.exp(-MARGIN)
     assert np.array_equal(near.index, np.flatnonzero(scores >= cut))
     assert torch.isin(selection.kept, near.index).all()
     positions = torch.cat(list(near.positions.values()))
-    assert np.array_equal(positions, selection.pool.position[near.index.numpy()])
+    assert np.array_equal(positions, selection.pool.position[near.index])
+
+
+def test_a_selection_of_another_pool_is_refused():
+    vectors = Vectors((400,))
+    selection, _ = prepared(vectors)
+    other = selector(vectors, RULES["nps"], 30)
+    with pytest.raises(ValueError, match="different pools"):
+        Near(other, selection)
 
 
 def test_scales_are_each_tensors_own():

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nps_store.search import RULES, Candidate
+from nps_store.search import selection as selection_module
 from nps_store.search.selection import MAX_LEVEL
 from tests.nps_store.search.vectors import Vectors, dense, flat_positions, selector
 
@@ -61,10 +62,11 @@ def test_topk_equals_argsort_of_the_weighted_magnitudes(log_weights, keep, seed)
     chooser = selector(vectors, RULES["topk"], 1301)
     kept = chooser.select(Candidate(tuple(log_weights)), keep=keep)
     pool = chooser.pool
-    weighted = np.abs(pool.tau) * np.exp(log_weights)[pool.band]
+    tau, band = pool.tau.numpy(), pool.band.numpy()
+    weighted = np.abs(tau) * np.exp(log_weights)[band]
     assert weighted[kept.kept.numpy()].min() >= np.sort(weighted)[-keep] * (1 - 1e-6)
     at = kept.kept.numpy()
-    expected = pool.tau[at] * np.exp(log_weights)[pool.band[at]]
+    expected = tau[at] * np.exp(log_weights)[band[at]]
     assert kept.values.numpy() == pytest.approx(expected, rel=1e-6)
 
 
@@ -99,7 +101,7 @@ def test_a_level_is_the_dithered_rounding_of_the_weighted_element(log_weights, s
     thresholds = chooser.thresholds(chosen, keep)
     positions = flat_positions(vectors, kept)
     tau, u = vectors.flat[positions].astype(np.float64), vectors.u[positions].astype(np.float64)
-    x = np.abs(tau) / thresholds[chooser.pool.band[kept.kept.numpy()]]
+    x = np.abs(tau) / thresholds[chooser.pool.band[kept.kept].numpy()]
     exact = x + 1 - u
     level = np.clip(np.floor(exact), 1, MAX_LEVEL)
     near = np.abs(exact - np.round(exact)) < 1e-5  # u is read back from a float32 quotient
@@ -134,8 +136,31 @@ def test_neutral_scale_keeps_the_projection():
 def test_candidates_and_vectors_are_each_others_inverse():
     candidate = Candidate((1.0, -2.0, 1.0), 0.3)
     assert Candidate.from_vector(candidate.vector()) == candidate
-    shifted = Candidate.from_vector(np.array([5.0, 6.0, 7.0, 0.5]))
-    assert shifted == Candidate((-1.0, 0.0, 1.0), 0.5)
+    vector = np.array([5.0, 6.0, 7.0, 0.5])
+    assert np.array_equal(Candidate.from_vector(vector).vector(), vector)
+
+
+def test_only_ratios_of_weights_matter():
+    shifted = Candidate((5.0, 6.0, 7.0), 0.5, 0.25)
+    assert shifted.centred() == Candidate((-1.0, 0.0, 1.0), 0.5, 0.25)
+    chooser = selector(Vectors(), RULES["topk"], 200)
+    chosen = Candidate((5.0, 6.0, 7.0, 3.0, 4.0, 5.0))
+    kept, again = (chooser.select(one, keep=100).kept for one in (chosen, chosen.centred()))
+    assert torch.equal(kept, again)
+
+
+def test_a_candidate_of_another_amplitude_is_refused():
+    with pytest.raises(ValueError, match=r"amplitude is 0\.5; expected 1\.0"):
+        selector(Vectors(), RULES["nps"], 200).select(Candidate((0.0,) * 6, 0.0, 0.5), keep=10)
+
+
+def test_runs_do_not_matter(monkeypatch):
+    vectors = Vectors((1000, 3, 500))
+    chooser = selector(vectors, RULES["nps"], 100)
+    whole = chooser.select(Candidate.neutral(6), keep=100)
+    monkeypatch.setattr(selection_module, "_RUN", 7)
+    parts = chooser.select(Candidate.neutral(6), keep=100)
+    assert torch.equal(whole.kept, parts.kept)
 
 
 def test_tensors_give_each_its_own_positions():

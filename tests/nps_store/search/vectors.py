@@ -46,7 +46,7 @@ class Vectors:
 
 
 def selector(vectors: Vectors, rule: Rule, max_keep: int, *, seed: str = SEED) -> Selector:
-    return Selector(collect(vectors, rule=rule, max_keep=max_keep, seed=seed))
+    return Selector(collect(vectors, rule=rule, max_keep=lambda _: max_keep, seed=seed))
 
 
 def flat_positions(vectors: Vectors, selection) -> NDArray[np.int64]:
