@@ -160,17 +160,27 @@ class RateSearch:
         return min(max(keep, 1.3 * tried.keep), MAX_KEEP)
 
     def _finish(self, keep: float, evaluated: Evaluated) -> Found:
-        """Select, learn the selection, and check it."""
-        selection = self._refine(keep, self._weights.select(keep, evaluated.candidate))
+        """Select, learn the selection, and check both: what was learned need not hold on data that
+        it was not learned from, least of all at dense rates, where little is left to gain."""
+        chosen = self._checked(keep, evaluated, self._weights.select(keep, evaluated.candidate))
+        if self._learners is None or not self._plan.refinement.steps:
+            return chosen
+        if (
+            not self._rule.searched
+            or chosen.selection.levels is None
+            or not chosen.selection.n_kept
+        ):
+            return chosen
+        learned = self._checked(
+            keep, evaluated, self._learn(keep, chosen.selection, self._learners)
+        )
+        return max(learned, chosen, key=lambda found: found.check)
+
+    def _checked(self, keep: float, evaluated: Evaluated, selection: Selection) -> Found:
         check = float("nan") if self._objective is None else self._objective.check(selection)
         return Found(selection, keep, evaluated.loss, check)
 
-    def _refine(self, keep: float, selection: Selection) -> Selection:
-        how = self._plan.refinement
-        if self._learners is None or not how.steps:
-            return selection
-        if not self._rule.searched or selection.levels is None or not selection.n_kept:
-            return selection
+    def _learn(self, keep: float, selection: Selection, learners: Learners) -> Selection:
         near = Near(self._weights.selector(keep, selection.candidate.amplitude), selection)
-        with self._learners(near.positions) as learner:
-            return near.learn(learner, how, stopwatch=self._clock)
+        with learners(near.positions) as learner:
+            return near.learn(learner, self._plan.refinement, stopwatch=self._clock)
