@@ -145,7 +145,7 @@ class Journal:
                     "trial": len(self._values),
                     "of": of,
                     "keep": selection.n_kept / max(selection.pool.numel, 1),
-                    "parameters": selection.candidate.vector().tolist(),
+                    "parameters": selection.candidate.vector(scaled=True).tolist(),
                     "value": value,
                     "selection": key[1],
                 }

@@ -2,9 +2,11 @@
 
 Dithered selection leaves to chance which elements stand for the others. Where the model can be
 differentiated, chance can be improved upon: every element near the threshold gets an offset to the
-logarithm of its score, and the offsets and one scale a tensor follow the gradient of the objective,
-straight through the selection and its levels. This is to sparse task vectors what learned rounding
-(AdaRound, Nagel et al., 2020) is to quantised weights. The number of kept elements is held.
+logarithm of its score, and the offsets follow the gradient of the objective, straight through the
+selection and its levels. This is to sparse task vectors what learned rounding (AdaRound, Nagel et
+al., 2020) is to quantised weights. The number of kept elements is held, and so is the scale: learned
+ones shrink the task vector, which serves the divergence and harms what the fine-tune was made for
+(of a language model's gain at 2 % kept they cost four percent, on the data that they learn from too).
 """
 
 from __future__ import annotations
@@ -47,12 +49,10 @@ class Refinement:
     Attributes:
         steps: Steps of Adam; 0 leaves selections as they are.
         rate: Learning rate of the offsets, in log score.
-        scale_rate: Learning rate of the logarithms of the scales.
     """
 
     steps: int = 150
     rate: float = 0.05
-    scale_rate: float = 0.01
 
 
 class Near:
@@ -102,15 +102,13 @@ class Near:
         Raises:
             NonFiniteObjectiveError: The learner's loss is NaN or Inf.
         """
-        selection, tau = self._selection, self._tau
-        counts = torch.tensor(self._bounds, device=tau.device).diff()
-        owner = torch.arange(len(counts), device=tau.device).repeat_interleave(counts)
-        height, first_scales = self._height, selection.scales
-        offset, log_scale = _Adam(torch.zeros_like(height)), _Adam(torch.zeros_like(first_scales))
+        selection, height = self._selection, self._height
+        counts = torch.tensor(self._bounds, device=height.device).diff()
+        one = self._tau.sign() * selection.scales.repeat_interleave(counts)
+        offset = _Adam(torch.zeros_like(height))
         for step in range(how.steps):
             if stopwatch is not None and stopwatch.over:
                 break
-            one = tau.sign() * (first_scales * log_scale.x.exp())[owner]
             values = one * _levels(height + offset.x, self._u, selection.n_kept)
             loss, gradient = learner(values)
             if not math.isfinite(loss):
@@ -120,9 +118,7 @@ class Near:
                 )
             slowed = max(_LAST, 1 - step / how.steps)
             offset.step_(gradient * one, how.rate * slowed)
-            per_tensor = torch.zeros_like(first_scales).index_add_(0, owner, gradient * values)
-            log_scale.step_(per_tensor, how.scale_rate * slowed)
-        signed = tau.sign() * _levels(height + offset.x, self._u, selection.n_kept)
+        signed = self._tau.sign() * _levels(height + offset.x, self._u, selection.n_kept)
         kept = torch.nonzero(signed)[:, 0]
         index = self.index[kept]
         return replace(
@@ -130,7 +126,6 @@ class Near:
             kept=index,
             positions=selection.pool.positions(index),
             levels=signed[kept].to(torch.int8),
-            scales=first_scales * log_scale.x.exp(),
         )
 
 

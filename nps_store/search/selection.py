@@ -34,7 +34,9 @@ class Candidate:
 
     Attributes:
         log_weights: Natural logarithm of each band's weight, float64 [n_bands].
-        log_scale: Natural logarithm of the common scale of all stored values.
+        log_scale: Natural logarithm of the common scale of all stored values, where these are real
+            ones. Levels have none: the scale that is best by divergence shrinks the task vector to
+            spare noise, and what the fine-tune was made for shrinks with it.
         amplitude: Of the dither: 1 is unbiased, 0 plain rounding.
     """
 
@@ -47,14 +49,19 @@ class Candidate:
         """All weights and the scale at one."""
         return cls((0.0,) * n_bands)
 
-    @classmethod
-    def from_vector(cls, x: NDArray[np.float64], *, amplitude: float = 1.0) -> Candidate:
-        """From an optimizer's vector: the weights, then the scale."""
-        return cls(tuple(x[:-1].tolist()), float(x[-1]), amplitude)
+    def vector(self, *, scaled: bool) -> NDArray[np.float64]:
+        """The optimizer's vector, float64 [n_bands], or [n_bands + 1] with the scale."""
+        return np.array([*self.log_weights, self.log_scale][: len(self.log_weights) + scaled])
 
-    def vector(self) -> NDArray[np.float64]:
-        """The optimizer's vector, float64 [n_bands + 1]."""
-        return np.array([*self.log_weights, self.log_scale])
+    def moved(self, x: NDArray[np.float64]) -> Candidate:
+        """The candidate at another vector, with a scale or without."""
+        weights, scale = np.split(x, [len(self.log_weights)])
+        log_scale = float(scale[0]) if len(scale) else self.log_scale
+        return replace(self, log_weights=tuple(weights.tolist()), log_scale=log_scale)
+
+    def tempered(self, share: float) -> Candidate:
+        """The same with weights that differ less, by a share in logarithms."""
+        return replace(self, log_weights=tuple(share * weight for weight in self.log_weights))
 
     def centred(self) -> Candidate:
         """The same with weights relative to their geometric mean, since only ratios matter."""
@@ -170,13 +177,13 @@ class Selector:
             raise ValueError(f"amplitude is {candidate.amplitude}; expected {self.amplitude}")
         thresholds = torch.from_numpy(self.thresholds(candidate, keep)).to(self.score.device)
         kept = self.where(lambda score, band: score >= thresholds[band])
-        scale = float(np.exp(candidate.log_scale))
         if pool.rule.levels:
             levels, projection = self._levels(kept, thresholds)
             # The common value is the one whose projection on the task vector is the task vector's
-            # own, so that scale 1 is unbiased whatever the weights.
-            step = scale * float(pool.energy.sum()) / projection if projection else 0.0
+            # own: unbiased whatever the weights.
+            step = float(pool.energy.sum()) / projection if projection else 0.0
             return self._selection(candidate, kept, levels=levels, scale=step)
+        scale = float(np.exp(candidate.log_scale))
         weights = torch.tensor(candidate.log_weights, device=self.score.device).exp()
         if pool.rule.random:
             scale *= pool.n_changed / max(len(kept), 1)

@@ -28,6 +28,8 @@ TILTS = (0.0, 0.5, 1.0, 1.5)
 # few small updates left whose sum it would lose.
 AMPLITUDES = (1.0, 0.5, 0.0)
 DENSE = 0.15
+# The more is kept, the less weights matter: from one rate to the next, they may be too strong.
+TEMPERED = (1.0, 0.5, 0.0)
 
 
 class Objective(Protocol):
@@ -113,9 +115,10 @@ class WeightSearch:
         self, keep: float, candidate: Candidate, *, from_keep: float, broken: bool
     ) -> Evaluated:
         """The best that is found at a rate from the solution of another, which may be one that
-        keeps next to nothing."""
+        keeps next to nothing, or one that is good at its own rate only."""
         evaluations = self._plan.evaluations
-        start = self.evaluate(keep, candidate)
+        starts = (candidate.tempered(share) for share in TEMPERED)
+        start = min((self.evaluate(keep, one) for one in starts), key=_loss)
         if broken or from_keep < DENSE <= keep:
             start = min(start, self._first(keep), key=_loss)
         return self._improve(keep, start, evaluations if broken else evaluations // 3)
@@ -173,19 +176,16 @@ class WeightSearch:
         if not self._rule.searched or self._objective is None or start.loss <= 0:
             return start
 
-        def candidate(x: Vector) -> Candidate:
-            return Candidate.from_vector(x, amplitude=start.candidate.amplitude)
-
         best = minimize(
-            lambda x: self.evaluate(keep, candidate(x)).loss,
-            Trial(start.candidate.vector(), start.loss),
+            lambda x: self.evaluate(keep, start.candidate.moved(x)).loss,
+            Trial(start.candidate.vector(scaled=not self._rule.levels), start.loss),
             sigma=self._plan.sigma,
             seed=self._plan.seed + self.n_evaluations,
             max_evaluations=budget,
             good_enough=0.0,
             stopwatch=self._clock,
         )
-        return Evaluated(candidate(best.x), best.value)
+        return Evaluated(start.candidate.moved(best.x), best.value)
 
 
 def _loss(evaluated: Evaluated) -> float:

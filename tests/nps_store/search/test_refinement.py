@@ -82,22 +82,13 @@ def test_a_selection_of_another_pool_is_refused():
         Near(other, selection)
 
 
-def test_scales_are_each_tensors_own():
-    """A tensor whose values are twice too large is scaled down, and only that one."""
+def test_the_scale_is_held():
+    """A learner that finds all values too large changes which are kept, not what one is worth."""
     vectors = Vectors((600, 600))
     selection, near = prepared(vectors)
-    first = len(near.positions["tensor.0"])
-
-    class Shrink:
-        def __call__(self, values):
-            gradient = torch.zeros_like(values)
-            gradient[:first] = values[:first]
-            return float(values[:first].square().sum()), gradient
-
-    learned = near.learn(Shrink(), Refinement(steps=30, rate=0.0))
-    assert learned.scales[0] < 0.9 * selection.scales[0]
-    assert learned.scales[1] == selection.scales[1]
-    assert np.array_equal(learned.kept, selection.kept)
+    learned = near.learn(lambda values: (float(values.square().sum()), values), Refinement(steps=9))
+    assert torch.equal(learned.scales, selection.scales)
+    assert learned.n_kept == selection.n_kept
 
 
 def test_dense_levels_are_learned_too():

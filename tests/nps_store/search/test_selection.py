@@ -125,19 +125,25 @@ def test_more_elements_never_hurt(name, keep, zeros):
     assert error < (limit if zeros == 0 else 0.06 if keep > 0.1 else 1)
 
 
-def test_neutral_scale_keeps_the_projection():
+@pytest.mark.parametrize("log_scale", [0.0, 1.0])
+@pytest.mark.parametrize("log_weights", [(0.0,) * 6, (-2.0, -1.0, 0.0, 0.5, 1.0, 2.0)])
+def test_levels_keep_the_projection_on_the_task_vector(log_weights, log_scale):
     vectors = Vectors((3000,))
-    for log_weights in ((0.0,) * 6, (-2.0, -1.0, 0.0, 0.5, 1.0, 2.0)):
-        made = selector(vectors, RULES["nps"], 300).select(Candidate(log_weights), keep=300)
-        tau = vectors.flat.astype(np.float64)
-        assert dense(vectors, made) @ tau == pytest.approx(tau @ tau, rel=1e-4)
+    candidate = Candidate(log_weights, log_scale)
+    made = selector(vectors, RULES["nps"], 300).select(candidate, keep=300)
+    tau = vectors.flat.astype(np.float64)
+    assert dense(vectors, made) @ tau == pytest.approx(tau @ tau, rel=1e-4)
 
 
 def test_candidates_and_vectors_are_each_others_inverse():
     candidate = Candidate((1.0, -2.0, 1.0), 0.3)
-    assert Candidate.from_vector(candidate.vector()) == candidate
-    vector = np.array([5.0, 6.0, 7.0, 0.5])
-    assert np.array_equal(Candidate.from_vector(vector).vector(), vector)
+    other = Candidate((0.0, 0.0, 0.0), 0.3, 1.0)
+    for scaled in (False, True):
+        vector = candidate.vector(scaled=scaled)
+        assert len(vector) == 3 + scaled
+        assert other.moved(vector) == candidate
+        assert np.array_equal(candidate.moved(vector + 1).vector(scaled=scaled), vector + 1)
+    assert candidate.moved(np.zeros(4)).log_scale == 0
 
 
 def test_only_ratios_of_weights_matter():
