@@ -71,7 +71,13 @@ MaxBytes = Annotated[
     int | None, typer.Option(help="Bytes a task may take instead, everything included.")
 ]
 MethodOption = Annotated[Method, typer.Option(help="How elements are selected.")]
-ObjectiveOption = Annotated[ObjectiveName, typer.Option(help="What the search minimises.")]
+ObjectiveOption = Annotated[
+    ObjectiveName | None,
+    typer.Option(
+        help="What the search minimises; by default distill, which needs no labels, and for a "
+        "language model loss, which needs none either."
+    ),
+]
 Dtype = Annotated[
     str | None, typer.Option(help="Compress for another dtype than the base's: F32, F16 or BF16.")
 ]

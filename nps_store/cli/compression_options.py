@@ -25,7 +25,7 @@ class CompressionOptions:
     keep: arg.Keep = None
     max_bytes: arg.MaxBytes = None
     method: arg.MethodOption = arg.Method.nps
-    objective: arg.ObjectiveOption = arg.ObjectiveName.distill
+    objective: arg.ObjectiveOption = None
     dtype: arg.Dtype = None
     seed: arg.Seed = 0
     evaluations: arg.Evaluations = 60
@@ -62,7 +62,7 @@ class CompressionOptions:
             target=self.target,
             keep=self.keep,
             max_nbytes=self.max_bytes,
-            objective=self.objective.value,
+            objective=None if self.objective is None else self.objective.value,
             dtype=self.dtype,
             seed=self.seed,
             evaluations=self.evaluations,

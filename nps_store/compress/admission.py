@@ -178,7 +178,7 @@ def _check_rows(rows: list[Row], path: Path, fine_tune: FineTune, options: Optio
         )
     config = fine_tune.checkpoint.config
     own_label = options.objective == "loss" and is_causal_lm(config)
-    if options.objective != "distill" and not own_label:
+    if options.objective not in {None, "distill"} and not own_label:
         for row in rows:
             if row.label is None:
                 raise CalibrationError(

@@ -11,6 +11,7 @@ from nps_store.calibration.lessons import Lessons
 from nps_store.compress.live_fine_tune import LiveFineTune
 from nps_store.errors import CalibrationError
 from nps_store.modeling.shell import load_tokenizer
+from nps_store.search import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ class Calibration:
             its text contributes; else the divergence from the dense fine-tune's outputs. (The
             loss of a hundred labelled examples is uncertain by several percent of the gain, their
             divergence by one.)
+        objective: What the search minimises.
         lacks_gain: Whether there are labels by which the base is no worse than the fine-tune.
         n_truncated: Texts that were longer than the model's limit.
     """
@@ -80,6 +82,7 @@ class Calibration:
         self.lacks_gain = has_labels and not all(part.gain("loss") > 0 for part in framed[1:])
         by_loss = self._live.shell.kind == "generate" and not self.lacks_gain
         self.measure: Measure = "loss" if by_loss else "distill"
+        self.objective: Measure = options.objective or self.measure
         self._check_objective()
 
     @property
@@ -90,7 +93,7 @@ class Calibration:
     def loss(self, selection: Selection) -> float:
         """Share of the gain lost on the search rows, in the objective's own measure."""
         with self._live.kept(selection):
-            return self._search.gain_lost(self._options.objective)
+            return self._search.gain_lost(self.objective)
 
     def check(self, selection: Selection) -> float:
         """Share of the gain kept on the rows set aside to check the target, less its error."""
@@ -112,8 +115,7 @@ class Calibration:
         """The model's gradient at positions of base tensors, on the search rows and variations of
         them."""
         if self._lessons is None:
-            with self._live.dense():
-                self._lessons = self._teach()
+            raise ValueError("there are no lessons for a method or a plan that does not learn")
         with self._live.learner(self._lessons, positions, on_step=self._on_step) as learner:
             yield learner
 
@@ -127,11 +129,13 @@ class Calibration:
             for runner in runners:
                 runner.refer_()
             dense = [runner() for runner in runners]
+            if self._options.steps and RULES[self._options.method].learnable:
+                self._lessons = self._teach()
         base = [runner() for runner in runners]
         return [Part(*part) for part in zip(runners, dense, base, strict=True)]
 
     def _check_objective(self) -> None:
-        objective, part = self._options.objective, self._search
+        objective, part = self.objective, self._search
         if getattr(part.base, objective) is None:
             raise CalibrationError(
                 f"task {self._name!r}: objective {objective!r} needs a label on every "

@@ -46,7 +46,9 @@ class Options:
         target: Share of the fine-tune's gain to keep.
         keep: Fraction of elements to keep.
         max_nbytes: Bytes a task may take, everything included.
-        objective: What the search minimises.
+        objective: What the search of the weights minimises; None is divergence from the dense
+            fine-tune, and of a language model the loss on its text, in which its quality is
+            measured: by divergence, weights seem best that lose its gain.
         dtype: Dtype to compress for ("BF16"), where it is not the base's.
         seed: Of dither, search and data split.
         evaluations: Model evaluations of the weight search.
@@ -59,7 +61,7 @@ class Options:
     target: float | None = None
     keep: float | None = None
     max_nbytes: int | None = None
-    objective: Measure = "distill"
+    objective: Measure | None = None
     dtype: str | None = None
     seed: int = 0
     evaluations: int = 60

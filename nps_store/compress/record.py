@@ -55,7 +55,7 @@ def search_record(
         "calibrated": calibration is not None,
     }
     if choice is not None and calibration is not None:
-        noted["objective"] = options.objective
+        noted["objective"] = calibration.objective
         noted["n_evaluations"] = choice.n_evaluations
         noted["check"] = calibration.quality_of(found.selection).to_json()
     return noted

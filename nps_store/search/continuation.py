@@ -163,13 +163,8 @@ class RateSearch:
         """Select, learn the selection, and check both: what was learned need not hold on data that
         it was not learned from, least of all at dense rates, where little is left to gain."""
         chosen = self._checked(keep, evaluated, self._weights.select(keep, evaluated.candidate))
-        if self._learners is None or not self._plan.refinement.steps:
-            return chosen
-        if (
-            not self._rule.searched
-            or chosen.selection.levels is None
-            or not chosen.selection.n_kept
-        ):
+        can_learn = self._rule.learnable and self._plan.refinement.steps and chosen.selection.n_kept
+        if self._learners is None or not can_learn:
             return chosen
         learned = self._checked(
             keep, evaluated, self._learn(keep, chosen.selection, self._learners)

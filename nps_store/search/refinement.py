@@ -4,9 +4,9 @@ Dithered selection leaves to chance which elements stand for the others. Where t
 differentiated, chance can be improved upon: every element near the threshold gets an offset to the
 logarithm of its score, and the offsets follow the gradient of the objective, straight through the
 selection and its levels. This is to sparse task vectors what learned rounding (AdaRound, Nagel et
-al., 2020) is to quantised weights. The number of kept elements is held, and so is the scale: learned
-ones shrink the task vector, which serves the divergence and harms what the fine-tune was made for
-(of a language model's gain at 2 % kept they cost four percent, on the data that they learn from too).
+al., 2020) is to quantised weights. The number of kept elements is held, and so is the scale: a
+learned one shrinks the task vector, which serves the divergence and harms what the fine-tune was
+made for.
 """
 
 from __future__ import annotations

@@ -43,6 +43,11 @@ class Rule:
     spacing: Literal["log", "count"] = "log"
     scope: Literal["global", "tensor"] = "global"
 
+    @property
+    def learnable(self) -> bool:
+        """Whether what is selected can be improved by gradients."""
+        return self.searched and self.levels
+
     def strength(self, flat: Tensor) -> Tensor:
         """What elements compete by, float32 like a tensor's task vector: the magnitude, or
         n / (1 + number of larger ones in the tensor); 0 where the task vector is 0."""
