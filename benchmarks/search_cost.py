@@ -136,12 +136,9 @@ def main(
 def _time(
     fine_tune: FineTune, calibration: Calibration, passes: Passes, plan: Plan
 ) -> dict[str, Any]:
-    """Time of a search at a held rate; the elements are collected, and the lessons prepared,
-    before the clock starts."""
+    """Time of a search at a held rate; the elements are collected before the clock starts."""
     search = _search(fine_tune, calibration, plan)
     search.unsearched(KEEP)
-    with calibration.learner({}):
-        pass
     forward, count, began = passes.seconds, passes.count, time.perf_counter()
     search.at_keep(KEEP)
     return {
@@ -234,15 +231,13 @@ def _searched(
             "peak_nbytes": peak.nbytes - before,
         }
 
-    with stage("load, run base and fine-tune"):
+    with stage("load, run base and fine-tune, prepare lessons"):
         calibration = Calibration(fine_tune, rows, options)
     with stage("collect"):
         search = _search(fine_tune, calibration, Plan(MEMORY_EVALUATIONS, refinement=Refinement(0)))
         search.unsearched(KEEP)
     with stage("search weights"):
         search.at_keep(KEEP)
-    with stage("prepare lessons"), calibration.learner({}):
-        pass
     with stage("learn"):
         search = _search(fine_tune, calibration, Plan(0, refinement=Refinement(STEPS)))
         search.at_keep(KEEP)

@@ -40,10 +40,9 @@ def test_every_stage_is_measured(fine_tunes, tmp_path, monkeypatch):
         assert 0 < timed["forward_s"] < timed["seconds"]
     memory = result["memory"]
     assert list(memory["stages"]) == [
-        "load, run base and fine-tune",
+        "load, run base and fine-tune, prepare lessons",
         "collect",
         "search weights",
-        "prepare lessons",
         "learn",
     ]
     assert memory["peak_nbytes"] == max(s["peak_nbytes"] for s in memory["stages"].values())
