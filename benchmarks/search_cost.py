@@ -16,6 +16,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -151,14 +152,15 @@ def _time(
 
 
 def _search(fine_tune: FineTune, calibration: Calibration, plan: Plan) -> RateSearch:
+    device = next(calibration.module.parameters()).device.type
     return RateSearch(
-        fine_tune.vectors,
+        partial(fine_tune.vectors, device=device),
         RULES["nps"],
         calibration,
         plan=plan,
         seed="0:cost",
         learners=calibration.learner,
-        device=next(calibration.module.parameters()).device.type,
+        device=device,
     )
 
 

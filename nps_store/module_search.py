@@ -19,7 +19,6 @@ from nps_store.switch import AddAt, Patch, Replace, UndoLog, apply_, revert_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from numpy.typing import NDArray
     from torch import nn
 
     from nps_store.search import Selection
@@ -165,12 +164,12 @@ class _Trial:
             for measured in (objective, check)
         }
 
-    def vectors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    def vectors(self) -> Iterator[tuple[str, Tensor]]:
         """The task vector, one tensor at a time."""
         for name, live in self._live.items():
             if name in self._searched:
-                own = self._fine_tuned[name].detach().cpu().to(torch.float32, copy=True)
-                yield name, own.sub_(live.cpu()).reshape(-1).numpy()
+                own = self._fine_tuned[name].detach().to(live.device)
+                yield name, own.to(torch.float32, copy=True).sub_(live).reshape(-1)
 
     def loss(self, selection: Selection) -> float:
         """Share of the gain lost, by the objective."""

@@ -15,8 +15,6 @@ from nps_store.search import RULES, Plan, RateSearch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-
     from benchmarks.methods.problem import Problem
     from benchmarks.quality.tasks import Loaded
     from nps_store.search import Selection
@@ -102,11 +100,10 @@ class Objective:
         return delta
 
 
-def vectors(problem: Problem) -> Iterator[tuple[str, NDArray[Any]]]:
+def vectors(problem: Problem) -> Iterator[tuple[str, torch.Tensor]]:
     """The task vector as the search reads it."""
-    flat = problem.delta.cpu()
-    for span, tensor in problem.layout.views(flat):
-        yield span.name, tensor.reshape(-1).numpy()
+    for span, tensor in problem.layout.views(problem.delta):
+        yield span.name, tensor.reshape(-1)
 
 
 def measure(loaded: Loaded, case: Case, evaluations: int) -> dict[str, Any]:
@@ -131,6 +128,7 @@ def measure(loaded: Loaded, case: Case, evaluations: int) -> dict[str, Any]:
             objective,
             plan=Plan(evaluations=evaluations, seed=case.seed),
             seed=f"{case.seed}:{problem.task}",
+            device=problem.delta.device.type,
         )
         delta = objective.delta(search.at_keep(keep).selection)
         n_evaluations = search.n_evaluations

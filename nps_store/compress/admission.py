@@ -153,7 +153,7 @@ def _admit(base: BaseSource, task: TaskSource, options: Options, progress: Progr
             "or ask for --keep or --max-bytes"
         )
     source_hash = fine_tune.hash()
-    kinship = Kinship.of(fine_tune)
+    kinship = Kinship.of(fine_tune, device=options.device)
     if not kinship.is_related and options.method != "exact":
         raise UnrelatedModelError(
             f"{fine_tune.checkpoint.path}: not a fine-tune of this base: its weights differ from "

@@ -11,7 +11,7 @@ import xxhash
 from torch import Tensor
 
 from nps_store.alignment import Alignment, align
-from nps_store.checkpoint import DTYPES, Checkpoint, tensor_hash
+from nps_store.checkpoint import DTYPES, Checkpoint, is_finite, tensor_hash
 from nps_store.errors import NonFiniteWeightError, ShapeMismatchError, UnrelatedModelError
 from nps_store.sources import BaseSource, has_head
 from nps_store.store import Change
@@ -19,8 +19,6 @@ from nps_store.switch import Replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from numpy.typing import NDArray
 
 
 class FineTune:
@@ -95,8 +93,8 @@ class FineTune:
         order = {name: index for index, name in enumerate(self.base.names)}
         return tuple(sorted(floating, key=lambda pair: order[pair[1]]))
 
-    def vectors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """The task vector: (base name, flat float32), one tensor at a time.
+    def vectors(self, *, device: str = "cpu") -> Iterator[tuple[str, Tensor]]:
+        """The task vector: (base name, flat float32 on the device), one tensor at a time.
 
         Raises:
             NonFiniteWeightError: A tensor holds NaN or Inf.
@@ -107,7 +105,8 @@ class FineTune:
             common = own[: len(base)] if base.ndim else own  # without the rows of a grown tensor
             # One copy, as an embedding alone may be gigabytes; not in place, as what a checkpoint
             # gives may be the mapped file itself.
-            yield base_name, common.to(torch.float32, copy=True).sub_(base).reshape(-1).numpy()
+            tau = common.to(device).to(torch.float32, copy=True).sub_(base.to(device))
+            yield base_name, tau.reshape(-1)
 
     def rows(self) -> dict[str, Tensor]:
         """Rows appended to the base's tensors, by base name."""
@@ -144,7 +143,7 @@ class FineTune:
 
 def _cast(tensor: Tensor, dtype: str, name: str) -> Tensor:
     cast = tensor.to(DTYPES[dtype])
-    if cast is not tensor and cast.is_floating_point() and not bool(torch.isfinite(cast).all()):
+    if cast is not tensor and cast.is_floating_point() and not is_finite(cast):
         raise NonFiniteWeightError(
             f"tensor {name!r} holds values beyond the range of {dtype}; "
             "compress it for another --dtype"

@@ -35,8 +35,8 @@ class Kinship:
     correlation: float
 
     @classmethod
-    def of(cls, fine_tune: FineTune) -> Kinship:
-        """Reads every shared tensor once.
+    def of(cls, fine_tune: FineTune, *, device: str = "cpu") -> Kinship:
+        """Reads every shared tensor once, and compares on a device.
 
         Raises:
             NonFiniteWeightError: A tensor holds NaN or Inf.
@@ -45,8 +45,8 @@ class Kinship:
         is_equal = True
         covariance = own_variance = base_variance = 0.0
         for name, base_name in fine_tune.pairs:
-            base = fine_tune.base_tensor(base_name)
-            own = fine_tune.checkpoint.tensor(name)
+            base = fine_tune.base_tensor(base_name).to(device)
+            own = fine_tune.checkpoint.tensor(name).to(device)
             own = own[: len(base)] if base.ndim else own
             sums = [0.0] * 5
             for x, y in _chunks(own, base):

@@ -64,7 +64,7 @@ def choose(
         BudgetTooSmallError: Not even the smallest selection fits `max_nbytes`.
     """
     search = RateSearch(
-        fine_tune.vectors,
+        partial(fine_tune.vectors, device=options.device),
         RULES[options.method],
         calibration,
         plan=Plan(

@@ -17,13 +17,15 @@ from torch import Tensor
 
 from formats.dither import tensor_seed
 from nps_store.search.dither import uniform
-from nps_store.search.rule import Float32, Rule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TaskVectors = Callable[[], Iterator[tuple[str, Float32]]]
-"""Iterates anew over (tensor name, flat float32 task vector) at each call, in the same order."""
+    from nps_store.search.rule import Float32, Rule
+
+TaskVectors = Callable[[], Iterator[tuple[str, Tensor]]]
+"""Iterates anew over (tensor name, flat float32 task vector) at each call, in the same order. Best
+on the device of the search, to which it is copied else."""
 
 _CHUNK = 1 << 20
 # Histograms over the upper half of the float32 bit pattern: monotone for positive numbers, 128 bins
@@ -177,14 +179,13 @@ def _scored(
             yield _Scored(tensor, start, tau, rule.score(strength, u), band)
 
 
-def _runs(flat: Float32, rule: Rule, device: str) -> Iterator[tuple[int, Tensor, Tensor]]:
+def _runs(flat: Tensor, rule: Rule, device: str) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(first position, task vector, what its elements compete by), a chunk at a time."""
-    whole = torch.from_numpy(flat)
     # Ranks can be told only of a whole tensor; else a copy of an embedding, gigabytes, is saved.
-    ranked = rule.strength(whole) if rule.scope == "tensor" else None
+    ranked = rule.strength(flat) if rule.scope == "tensor" else None
     for start in range(0, max(len(flat), 1), _CHUNK):
         run = slice(start, start + _CHUNK)
-        tau = whole[run].to(device)
+        tau = flat[run].to(device)
         yield start, tau, rule.strength(tau) if ranked is None else ranked[run].to(device)
 
 

@@ -56,7 +56,7 @@ class Rule:
             return magnitude
         rank = torch.empty_like(magnitude)
         order = magnitude.argsort(descending=True, stable=True)
-        rank[order] = torch.arange(1, len(flat) + 1, dtype=rank.dtype)
+        rank[order] = torch.arange(1, len(flat) + 1, dtype=rank.dtype, device=rank.device)
         return torch.where(magnitude > 0, len(flat) / rank, 0)
 
     def score(self, magnitude: Tensor, u: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from nps_store.checkpoint import Checkpoint, tensor_hash
+from nps_store.checkpoint import Checkpoint, is_finite, tensor_hash
 from nps_store.errors import (
     ModelDirectoryMissingError,
     NonFiniteWeightError,
@@ -119,6 +119,18 @@ def test_weights_that_are_not_finite_are_refused_by_name(zoo, tmp_path, value):
     with pytest.raises(NonFiniteWeightError, match=f"{name}.* holds 1 NaN or Inf"):
         checkpoint.tensor(name)
     assert checkpoint.tensor("classifier.weight").isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_value_that_is_not_finite_is_found_wherever_it_stands(dtype, value):
+    for numel in (1, 7, 1000, 70_001):
+        for position in {0, numel // 2, numel - 1}:
+            tensor = torch.linspace(-9, 9, numel).to(dtype)
+            assert is_finite(tensor)
+            tensor[position] = value
+            assert not is_finite(tensor)
+    assert is_finite(torch.empty(0, 3, dtype=dtype))
 
 
 def test_files_are_those_that_belong_to_the_model(copy):

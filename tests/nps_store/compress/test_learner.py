@@ -71,7 +71,7 @@ def test_gradient_equals_that_of_the_whole_model(calibration, fine_tune):
 def test_dense_values_lose_nothing_and_the_base_much(calibration, fine_tune):
     """At the whole task vector the lessons' loss is next to zero."""
     positions = {name: torch.arange(len(flat)) for name, flat in fine_tune.vectors()}
-    dense = torch.cat([torch.from_numpy(flat) for _, flat in fine_tune.vectors()])
+    dense = torch.cat([flat for _, flat in fine_tune.vectors()])
     with calibration.learner(positions) as learner:
         at_dense, _ = learner(dense)
         at_base, _ = learner(torch.zeros_like(dense))
@@ -93,7 +93,7 @@ def test_a_tied_tensor_is_changed_once(tmp_path):
     assert (vectors["lm_head.weight"] == vectors["model.embed_tokens.weight"]).all()
     positions = {name: torch.arange(len(flat)) for name, flat in vectors.items()}
     with calibration.learner(positions) as learner:
-        loss, gradient = learner(torch.cat([torch.from_numpy(flat) for flat in vectors.values()]))
+        loss, gradient = learner(torch.cat(list(vectors.values())))
     assert loss < 1e-3
     found = dict(zip(vectors, gradient.split([len(f) for f in vectors.values()]), strict=True))
     assert found["model.embed_tokens.weight"].any()

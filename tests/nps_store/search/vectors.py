@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from formats.dither import tensor_seed, uniform
 from nps_store.search.pool import collect
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from nps_store.search import Rule
 
@@ -31,8 +33,9 @@ class Vectors:
             values[rng.random(size) < zeros] = 0
             self.arrays[f"tensor.{number}"] = values.astype(np.float32)
 
-    def __call__(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        yield from self.arrays.items()
+    def __call__(self) -> Iterator[tuple[str, Tensor]]:
+        for name, array in self.arrays.items():
+            yield name, torch.from_numpy(array)
 
     @property
     def flat(self) -> NDArray[np.float32]:
