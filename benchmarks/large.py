@@ -16,17 +16,14 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
 
 from benchmarks.machine import circumstances
+from benchmarks.pair import Shape, make_pair
 
 RESULT = Path("benchmarks") / "results" / "large.json"
-HIDDEN, INTERMEDIATE, KEY_VALUE, VOCABULARY = 4096, 14336, 1024, 128256
-TASK_NOISE = 0.01
 
 
 def main(
@@ -39,8 +36,7 @@ def main(
     """Make the pair, compress it, export it, compare sizes."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        numel = _make(folder / "base", layers, noise=0.0)
-        _make(folder / "fine-tune", layers, noise=TASK_NOISE)
+        numel = make_pair(folder, Shape(layers))
         store = folder / "large.nps"
         compress = _watch(
             "compress", "--base", str(folder / "base"), "--task", f"t={folder / 'fine-tune'}",
@@ -71,56 +67,6 @@ def main(
                       f"{seen['mapped_nbytes'] / 1e9:.2f}")  # fmt: skip
     Console().print(table)
     Console().print(f"{numel:,} parameters, {result['store_nbytes']:,} bytes stored")
-
-
-def _make(folder: Path, layers: int, *, noise: float) -> int:
-    """A Llama-shaped checkpoint, one shard a layer; the same base weights at every call."""
-    folder.mkdir()
-    config = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN,
-        "intermediate_size": INTERMEDIATE, "num_hidden_layers": layers, "vocab_size": VOCABULARY,
-        "num_attention_heads": 32, "num_key_value_heads": 8, "torch_dtype": "bfloat16",
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    weight_map, total = {}, 0
-    for number in range(layers + 1):
-        shapes = _layer(number) if number < layers else _ends()
-        generator = torch.Generator().manual_seed(number)
-        shard = f"model-{number:05d}.safetensors"
-        tensors = {}
-        for name, shape in shapes.items():
-            weights = torch.randn(shape, generator=generator) * 0.02
-            change = torch.randn(shape, generator=generator) * (0.02 * noise)
-            tensors[name] = (weights + change).to(torch.bfloat16)
-        save_file(tensors, folder / shard, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(tensors, shard))
-        total += sum(tensor.numel() for tensor in tensors.values())
-    index = {"metadata": {"total_size": 2 * total}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    return total
-
-
-def _layer(number: int) -> dict[str, tuple[int, ...]]:
-    prefix = f"model.layers.{number}"
-    return {
-        f"{prefix}.self_attn.q_proj.weight": (HIDDEN, HIDDEN),
-        f"{prefix}.self_attn.k_proj.weight": (KEY_VALUE, HIDDEN),
-        f"{prefix}.self_attn.v_proj.weight": (KEY_VALUE, HIDDEN),
-        f"{prefix}.self_attn.o_proj.weight": (HIDDEN, HIDDEN),
-        f"{prefix}.mlp.gate_proj.weight": (INTERMEDIATE, HIDDEN),
-        f"{prefix}.mlp.up_proj.weight": (INTERMEDIATE, HIDDEN),
-        f"{prefix}.mlp.down_proj.weight": (HIDDEN, INTERMEDIATE),
-        f"{prefix}.input_layernorm.weight": (HIDDEN,),
-        f"{prefix}.post_attention_layernorm.weight": (HIDDEN,),
-    }
-
-
-def _ends() -> dict[str, tuple[int, ...]]:
-    return {
-        "model.embed_tokens.weight": (VOCABULARY, HIDDEN),
-        "model.norm.weight": (HIDDEN,),
-        "lm_head.weight": (VOCABULARY, HIDDEN),
-    }
 
 
 def _watch(*arguments: str) -> dict[str, Any]:

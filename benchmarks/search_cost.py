@@ -117,6 +117,8 @@ def main(
     learned = _time(fine_tune, calibration, passes, Plan(0, refinement=Refinement(STEPS)))
     calls = passes.calls
     del calibration, passes
+    if device == "cuda":
+        torch.cuda.empty_cache()  # for the other process
     result = {
         "schema": "nps.bench-search-cost/2",
         "command": f"python -m benchmarks.search_cost --task {task}",
