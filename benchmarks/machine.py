@@ -49,3 +49,9 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def choose_gpu(number: int) -> None:
+    """Let a process use one of the GPUs, where there are several; the same for the same number."""
+    if torch.cuda.device_count() > 1:
+        torch.cuda.set_device(number % torch.cuda.device_count())

@@ -3,7 +3,8 @@
     python -m benchmarks.quality.claims --device cuda --jobs 16
 
 `topk` is the paper's rule (real values of the largest |w tau|), `nps` the dithered one; both with
-pruning inside the objective, unless a case says otherwise. Searches see calibration data only, and
+pruning inside the objective, unless a case says otherwise. `stored` is what `nps compress` writes:
+the dithered rule, then learned by gradients. Searches see calibration data only, and
 are scored on test data. How `topk` stands against TIES and DARE is taken from the result of
 `benchmarks.quality`, where there is one.
 """
@@ -25,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import minilm
-from benchmarks.machine import circumstances
+from benchmarks.machine import choose_gpu, circumstances
 from benchmarks.quality import table as quality
 from benchmarks.quality.curve import curves
 from benchmarks.quality.tasks import CLASSIFIERS, FineTune, find, load
@@ -46,10 +47,17 @@ CASES_A_JOB = 5
 
 
 def _work(
-    task: FineTune, group: list[FineTune], chosen: list[Case], device: str, evaluations: int
+    number: int,
+    task: FineTune,
+    group: list[FineTune],
+    chosen: list[Case],
+    device: str,
+    evaluations: int,
 ) -> list[dict[str, Any]]:
     """All cases of one task and one number of calibration rows."""
     quiet()
+    if device == "cuda":
+        choose_gpu(number)
     torch.set_num_threads(1)
     loaded = load(task, group, device, n_rows=chosen[0].n_rows)
     rows = []
@@ -139,9 +147,10 @@ def main(
                 work[one, name, case.n_rows, number // CASES_A_JOB].append(case)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context) as pool:
+        longest_first = sorted(work.items(), key=lambda item: -len(item[1]))
         futures = [
-            pool.submit(_work, one, group, some, device, evaluations)
-            for (one, *_), some in sorted(work.items(), key=lambda item: -len(item[1]))
+            pool.submit(_work, number, one, group, some, device, evaluations)
+            for number, ((one, *_), some) in enumerate(longest_first)
         ]
         rows = [row for future in futures for row in future.result()]
     result = {

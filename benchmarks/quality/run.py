@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.machine import circumstances
+from benchmarks.machine import choose_gpu, circumstances
 from benchmarks.methods import METHODS
 from benchmarks.quality.points import Journal, Key, Point, key_of, measure, merged
 from benchmarks.quality.tasks import FineTune, load
@@ -107,6 +107,8 @@ def _task(run: Run, task: FineTune, done: set[Key], deadline: float | None) -> N
     import torch
 
     quiet()
+    if run.device == "cuda":
+        choose_gpu(run.tasks.index(task))
     if run.jobs > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // run.jobs))
     group = [other for other in run.everything if other.group == task.group]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from benchmarks.methods.nps import Nps
 from benchmarks.quality import paper_order
 from nps_store.search import RULES, Plan, RateSearch
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from benchmarks.quality.tasks import Loaded
     from nps_store.search import Selection
 
-KEEPS = {"topk": 0.04, "nps": 0.005}
+STORED = "stored"
+"""What a store holds: searched as `nps`, then learned, coded and read back."""
+KEEPS = {"topk": 0.04, "nps": 0.005, STORED: 0.003}
 BANDS = (1, 2, 4, 6, 8, 12, 16, 24)
 SIZES = (32, 64, 128, 256, 512)
 SEEDS = (0, 1, 2, 3, 4)
@@ -37,6 +40,7 @@ class Case:
         seed: Of search and dither.
         measure: What the search minimises: KL to the dense fine-tune, or the loss on labels.
         prune_after: Search on the unpruned vector, prune after: the paper's order.
+        options: Of the compression, where it is what a store holds that is varied.
     """
 
     name: str
@@ -46,11 +50,23 @@ class Case:
     seed: int = 0
     measure: Literal["distill", "loss"] = "distill"
     prune_after: bool = False
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def cases(rule: str) -> Iterator[Case]:
     """All variations of one rule."""
     yield Case("as it is", rule)
+    if rule == STORED:
+        yield Case("not learned", rule, options={"steps": 0})
+        yield Case("twice as many steps", rule, options={"steps": 300})
+        yield Case("not searched but for a ramp", rule, options={"evaluations": 0})
+    else:
+        yield from _of_rule(rule)
+    for seed in SEEDS[1:]:
+        yield Case(f"seed {seed}", rule, seed=seed)
+
+
+def _of_rule(rule: str) -> Iterator[Case]:
     for n_bands in BANDS:
         yield Case(f"M = {n_bands}", rule, {"n_bands": n_bands})
     yield Case("equal-count bands", rule, {"spacing": "count"})
@@ -62,8 +78,6 @@ def cases(rule: str) -> Iterator[Case]:
         yield Case(name, rule, measure="loss", prune_after=True)
     for n_rows in SIZES:
         yield Case(f"{n_rows} calibration texts", rule, n_rows=n_rows)
-    for seed in SEEDS[1:]:
-        yield Case(f"seed {seed}", rule, seed=seed)
 
 
 class Objective:
@@ -114,6 +128,8 @@ def measure(loaded: Loaded, case: Case, evaluations: int) -> dict[str, Any]:
     """
     start = time.perf_counter()
     problem = loaded.problem
+    if case.rule == STORED:
+        return {**_stored(loaded, case), "seconds": round(time.perf_counter() - start, 2)}
     objective = Objective(problem, case.measure)
     keep = KEEPS[case.rule]
     if case.prune_after:
@@ -140,4 +156,17 @@ def measure(loaded: Loaded, case: Case, evaluations: int) -> dict[str, Any]:
         "calibration_loss": objective.loss_of(delta),
         **loaded.held_out.scores(delta),
         "seconds": round(time.perf_counter() - start, 2),
+    }
+
+
+def _stored(loaded: Loaded, case: Case) -> dict[str, Any]:
+    setting = {"keep": KEEPS[STORED]}
+    method = Nps(options={"seed": case.seed, **case.options})
+    compressed = method.compress(loaded.problem, setting)
+    return {
+        **dataclasses.asdict(case),
+        "task": loaded.problem.task,
+        **setting,
+        "nbytes": compressed.nbytes,
+        **loaded.held_out.scores(compressed.delta, compressed.head),
     }

@@ -10,7 +10,7 @@ import torch
 from benchmarks.methods.trim import top
 from benchmarks.quality.claims import PAPER_METHODS, summary, versus
 from benchmarks.quality.paper_order import equal_count_bands, solve
-from benchmarks.quality.variations import Case, Objective, cases, measure
+from benchmarks.quality.variations import STORED, Case, Objective, cases, measure
 
 if TYPE_CHECKING:
     from benchmarks.quality.tasks import Loaded
@@ -23,6 +23,14 @@ def test_a_variation_is_searched_and_scored(rule: str, loaded: Loaded) -> None:
     assert row["n_evaluations"] > 1
     unsearched = measure(loaded, Case("no search", rule, {"searched": False}), 12)
     assert row["calibration_loss"] <= unsearched["calibration_loss"]
+
+
+def test_what_a_store_holds_is_varied_too(loaded: Loaded) -> None:
+    quick = {"evaluations": 2, "steps": 2}
+    row, other = (measure(loaded, Case("", STORED, seed=seed, options=quick), 0) for seed in (0, 1))
+    assert row["nbytes"] > 0
+    assert row["gain_kept"] != other["gain_kept"]
+    assert len({case.name for case in cases(STORED)}) == len(list(cases(STORED)))
 
 
 def test_the_objective_is_one_at_the_base_and_zero_at_the_fine_tune(loaded: Loaded) -> None:
