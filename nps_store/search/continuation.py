@@ -34,6 +34,7 @@ _MOST_RUNGS = 12
 _BROKEN = 0.5
 _CLOSE = 1.15
 """Two rates closer than this factor are not told apart."""
+_LEAST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -122,17 +123,17 @@ class RateSearch:
         keep = self._plan.start_keep
         tried = self.at_keep(keep)
         best: Found | None = None
-        missed = 0.0
+        missed: Found | None = None
         for _ in range(_MOST_RUNGS):
             if tried.check >= target:
                 best = tried
-            else:
-                missed = max(missed, tried.keep)
+            elif missed is None or tried.keep > missed.keep:
+                missed = tried
             floor = tried.selection.n_kept <= 1 or self._clock.over
-            if (best and floor) or (best is None and missed >= MAX_KEEP):
+            if (best and floor) or (best is None and tried.keep >= MAX_KEEP):
                 break
-            keep = self._next_keep(tried, best, missed, target)
-            if best and best.keep < _CLOSE * max(keep, missed):
+            keep = _between(missed, best, target) if best and missed else _beyond(tried, target)
+            if best and best.keep < _CLOSE * keep:
                 break
             evaluated = self._weights.go_on(
                 keep, tried.candidate, from_keep=tried.keep, broken=tried.check < _BROKEN
@@ -147,17 +148,6 @@ class RateSearch:
     def resize(self, found: Found, keep: float) -> Found:
         """The same weights at a smaller kept fraction, without further search."""
         return self._finish(keep, self._weights.evaluate(keep, found.candidate))
-
-    def _next_keep(self, tried: Found, best: Found | None, missed: float, target: float) -> float:
-        """Where the loss should just meet the target, by its usual decay with the rate."""
-        ratio = max((1 - tried.check) / max(1 - target, 1e-9), 1e-3)
-        keep = tried.keep * float(np.clip(1.05 * ratio ** (1 / _DECAY), 0.3, 4.0))
-        if best and missed:
-            gap = best.keep / missed
-            return float(np.clip(keep, missed * gap**0.25, missed * gap**0.75))
-        if best:
-            return keep
-        return min(max(keep, 1.3 * tried.keep), MAX_KEEP)
 
     def _finish(self, keep: float, evaluated: Evaluated) -> Found:
         """Select, learn the selection, and check both: what was learned need not hold on data that
@@ -179,3 +169,28 @@ class RateSearch:
         near = Near(self._weights.selector(keep, selection.candidate.amplitude), selection)
         with learners(near.positions) as learner:
             return near.learn(learner, self._plan.refinement, stopwatch=self._clock)
+
+
+def _beyond(tried: Found, target: float) -> float:
+    """Where the loss should just meet the target, by its usual decay with the rate."""
+    keep = tried.keep * float(
+        np.clip(1.05 * (_lost(tried) / _allowed(target)) ** (1 / _DECAY), 0.3, 4.0)
+    )
+    return keep if tried.check >= target else min(max(keep, 1.3 * tried.keep), MAX_KEEP)
+
+
+def _between(missed: Found, best: Found, target: float) -> float:
+    """The same by the decay from a rate that misses the target to one that meets it. Not next to
+    the first: the check is noisy."""
+    decay = np.log([_lost(missed), _lost(best)])
+    share = float(np.interp(-np.log(_allowed(target)), -decay, [0.0, 1.0]))
+    gap = best.keep / missed.keep
+    return float(missed.keep * gap ** max(share, 0.25))
+
+
+def _lost(found: Found) -> float:
+    return max(1 - found.check, _LEAST)
+
+
+def _allowed(target: float) -> float:
+    return max(1 - target, _LEAST)
