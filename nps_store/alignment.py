@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nps_store.errors import ShapeMismatchError, UnrelatedModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 
 class TensorTable(Protocol):
@@ -43,13 +46,22 @@ class Alignment:
     absent: tuple[str, ...]
 
 
-def align(base: TensorTable, task: TensorTable, *, base_has_head: bool = False) -> Alignment:
+def align(
+    base: TensorTable,
+    task: TensorTable,
+    *,
+    base_has_head: bool = False,
+    tied: Mapping[str, Sequence[str]] | None = None,
+    second: Collection[str] = (),
+) -> Alignment:
     """Match the tensors of `task` with those of `base`.
 
     Args:
         base: The base's tensors.
         task: The fine-tune's tensors.
         base_has_head: The base is no bare body; its head may have another shape in the task.
+        tied: All names of a tied tensor in checkpoints of the task's class, by the one in the task.
+        second: Further names of tensors in the task, which are left out.
 
     Raises:
         UnrelatedModelError: Fewer than half of the base's names are found.
@@ -57,10 +69,12 @@ def align(base: TensorTable, task: TensorTable, *, base_has_head: bool = False) 
     """
     add, cut = _prefixes(base.names, task.names)
     known = set(base.names)
+    own = [name for name in task.names if name not in second]
+    same = {name: (name, *(tied or {}).get(name, ())) for name in own}
     pairs = [
-        (name, base_name)
-        for name in task.names
-        if name.startswith(add) and (base_name := cut + name.removeprefix(add)) in known
+        (name, found[0])
+        for name in own
+        if (found := [b for b in _base_names(same[name], add, cut) if b in known])
     ]
     heads = _head_names(base.names) if base_has_head else frozenset()
     # The output layer of a language model grows with its vocabulary; other heads are just new.
@@ -84,9 +98,14 @@ def align(base: TensorTable, task: TensorTable, *, base_has_head: bool = False) 
                 "only heads and appended vocabulary rows may differ"
             )
     matched = {base_name for _, base_name in (*shared, *grown)}
-    new = tuple(sorted(set(task.names) - {name for name, _ in (*shared, *grown)}))
+    new = tuple(sorted(set(own) - {name for name, _ in (*shared, *grown)}))
     absent = tuple(name for name in base.names if name not in matched)
     return Alignment(add, tuple(shared), tuple(grown), new, absent)
+
+
+def _base_names(names: Iterable[str], add: str, cut: str) -> list[str]:
+    """What the base would call tensors of the task."""
+    return [cut + name.removeprefix(add) for name in names if name.startswith(add)]
 
 
 def _is_grown(base: tuple[int, ...], task: tuple[int, ...]) -> bool:

@@ -13,6 +13,7 @@ from nps_store.checkpoint import DTYPES, Checkpoint
 from nps_store.errors import BadOptionError, CalibrationError
 from nps_store.modeling import Body, LiveBase, Shell
 from nps_store.modeling.shell import Pooling, load_tokenizer
+from nps_store.modeling.ties import Ties
 
 if TYPE_CHECKING:
     import os
@@ -157,7 +158,7 @@ def _dense_runner(checkpoint: Checkpoint, rows: list[Row], device: str, where: s
     files = checkpoint.files()
     body = Body(checkpoint, device=device)
     shell = Shell(
-        checkpoint.config,
+        Ties.of(checkpoint).config,
         body,
         pooling=Pooling.from_files(lambda n: files[n].read_bytes() if n in files else None),
     )

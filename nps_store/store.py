@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -20,7 +21,7 @@ from nps_store.checkpoint import DTYPES
 from nps_store.identity import find_base
 from nps_store.records import patch_of, values_of
 from nps_store.switch import Patch, Replace, apply_
-from nps_store.task import Task, task_nbytes
+from nps_store.task import Task, task_nbytes, tied
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -185,10 +186,12 @@ class Store:
     def tensors(self, name: str) -> Iterator[tuple[str, Tensor]]:
         """Like `materialize`, one tensor at a time; peak memory is one tensor and its change."""
         directory = self._container.directory(name)
-        for change in self.unchanged(name):
-            yield change.name, self.resolve(change, directory)
-        for change in self.changes(name):
-            yield change.name, self.resolve(change, directory)
+        second = tied(directory)
+        for change in chain(self.unchanged(name), self.changes(name)):
+            tensor = self.resolve(change, directory)
+            yield change.name, tensor
+            for other in [other for other, first in second.items() if first == change.name]:
+                yield other, tensor.clone()
 
     def base_tensor(self, name: str, directory: TaskDirectory) -> Tensor:
         """A base tensor in the dtype that the task works in (a tensor of its own)."""

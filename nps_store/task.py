@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from formats.base import BaseTensor
     from formats.container import Container
@@ -79,6 +79,20 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r} {self.nbytes} bytes {self.meta.get('method', {})}>"
+
+
+def tied(directory: TaskDirectory) -> dict[str, str]:
+    """Names under which the task's checkpoint held a tensor a second time, to the name under which
+    it is stored."""
+    noted = directory.meta.get("tied")
+    if not isinstance(noted, dict):
+        return {}
+    return {name: str(first) for name, first in noted.items()}
+
+
+def with_tied(meta: Mapping[str, Any], second: Mapping[str, str]) -> dict[str, Any]:
+    """What is noted of a task, with the names that `tied` gives back."""
+    return {**meta, "tied": dict(second)} if second else dict(meta)
 
 
 def task_nbytes(container: Container, name: str) -> int:

@@ -21,7 +21,8 @@ from nps_store.errors import (
     TaskExistsError,
     UnrelatedModelError,
 )
-from nps_store.modeling.body import is_causal_lm, parse_config
+from nps_store.modeling.body import is_causal_lm
+from nps_store.modeling.configuration import parse_config
 from nps_store.modeling.shell import labels_of
 
 if TYPE_CHECKING:

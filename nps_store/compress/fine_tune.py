@@ -13,6 +13,7 @@ from torch import Tensor
 from nps_store.alignment import Alignment, align
 from nps_store.checkpoint import DTYPES, Checkpoint, is_finite, tensor_hash
 from nps_store.errors import NonFiniteWeightError, ShapeMismatchError, UnrelatedModelError
+from nps_store.modeling.ties import Ties
 from nps_store.sources import BaseSource, has_head
 from nps_store.store import Change
 from nps_store.switch import Replace
@@ -28,13 +29,14 @@ class FineTune:
         name: Of the task.
         checkpoint: Its directory.
         base: What it is a fine-tune of.
-        alignment: Which tensor is which.
+        ties: Which of its names are one tensor.
+        alignment: Which tensor is which; a tied tensor is one.
     """
 
     def __init__(
         self, name: str, checkpoint: Checkpoint, base: BaseSource, *, dtype: str | None = None
     ) -> None:
-        """Align and check names and shapes; weights are not read.
+        """Align and check names and shapes; of the weights, only tied ones are read.
 
         Args:
             name: Of the task.
@@ -45,13 +47,21 @@ class FineTune:
         Raises:
             UnrelatedModelError: It is no fine-tune of this base.
             ShapeMismatchError: A body tensor has another shape.
+            NonFiniteWeightError: A tensor that has two names holds NaN or Inf.
         """
         self.name = name
         self.checkpoint = checkpoint
         self.base = base
         self.dtype = dtype
+        self.ties = Ties.of(checkpoint)
         try:
-            self.alignment: Alignment = align(base, checkpoint, base_has_head=has_head(base.config))
+            self.alignment: Alignment = align(
+                base,
+                checkpoint,
+                base_has_head=has_head(base.config),
+                tied=self.ties.groups,
+                second=self.ties.second,
+            )
         except (UnrelatedModelError, ShapeMismatchError) as error:
             raise type(error)(f"{checkpoint.path}: {error}") from error
 
@@ -116,9 +126,11 @@ class FineTune:
         }
 
     def dense_changes(self) -> Iterator[Change]:
-        """Every tensor of the fine-tune as it is."""
+        """Every tensor of the fine-tune as it is, a tied one under its first name."""
         base_of = dict((*self.alignment.shared, *self.alignment.grown))
         for name in self.checkpoint.names:
+            if name in self.ties.second:
+                continue
             yield Change(name, base_of.get(name), Replace(self.checkpoint.tensor(name)))
 
     def hash(self) -> str:

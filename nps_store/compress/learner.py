@@ -22,11 +22,11 @@ class Place:
     """Elements of one live tensor.
 
     Attributes:
-        live: The tensor; None for a tensor that is in place under another name already.
+        live: The tensor.
         positions: int64 [n], flat and increasing, on its device.
     """
 
-    live: Tensor | None
+    live: Tensor
     positions: Tensor
 
 
@@ -65,7 +65,6 @@ class LiveLearner:
         log = apply_(
             (place.live, AddAt(place.positions, part))
             for place, part in zip(self._places, parts, strict=True)
-            if place.live is not None
         )
         self._found.clear()
         try:
@@ -90,7 +89,7 @@ class LiveLearner:
         watched: list[nn.Parameter] = []
         hooks = []
         for place in self._places:
-            parameter = None if place.live is None else parameters.get(place.live.data_ptr())
+            parameter = parameters.get(place.live.data_ptr())
             if parameter is not None:
                 watched.append(parameter)
                 parameter.requires_grad_(True)

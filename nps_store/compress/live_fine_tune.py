@@ -49,11 +49,11 @@ class LiveFineTune:
         """
         self._fine_tune = fine_tune
         self._task_names = {base_name: name for name, base_name in fine_tune.pairs}
-        rows, config = fine_tune.rows(), fine_tune.checkpoint.config
+        rows, config = fine_tune.rows(), fine_tune.ties.config
         source = GrownBase(fine_tune.base, rows, config) if rows else fine_tune.base
         files = fine_tune.checkpoint.files()
         read = lambda name: files[name].read_bytes() if name in files else None  # noqa: E731
-        body = Body(source, device=device, dtype=dtype)
+        body = Body(source, device=device, dtype=dtype, config=config if rows else None)
         self.shell = Shell(config, body, pooling=Pooling.from_files(read))
         self._load_own_tensors()
 
@@ -76,11 +76,11 @@ class LiveFineTune:
     def kept(self, selection: Selection) -> Iterator[None]:
         """With what a selection keeps of the task vector."""
         device = self.shell.body.device
-        log = apply_(
-            (live, AddAt(positions.to(device), selection.values_in(span).to(device)))
+        kept = (
+            (self.tensor(base_name), positions.to(device), selection.values_in(span).to(device))
             for base_name, span, positions in selection.tensors()
-            if (live := self.tensor(base_name)) is not None
         )
+        log = apply_((live, AddAt(index, delta)) for live, index, delta in kept)
         try:
             yield
         finally:
@@ -101,11 +101,9 @@ class LiveFineTune:
         with learner.watching(self.shell.body.module):
             yield learner
 
-    def tensor(self, base_name: str) -> Tensor | None:
-        """The live tensor; None for a tied tensor's second name, under which nothing is added."""
+    def tensor(self, base_name: str) -> Tensor:
+        """The live tensor."""
         name = self._task_names[base_name]
-        if name in self.shell.tied:
-            return None
         live = self.shell.body_tensor(name)
         return self.shell.head[name] if live is None else live
 

@@ -16,7 +16,7 @@ from formats.writer import ContainerWriter
 from nps_store.identity import describe
 from nps_store.records import to_bits
 from nps_store.store import Store
-from nps_store.task import task_nbytes
+from nps_store.task import task_nbytes, with_tied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,7 +90,10 @@ class TaskSink:
         *,
         meta: Mapping[str, Any],
     ) -> TaskEntry:
-        """Add one task with its files; not committed."""
+        """Add one task with its files; not committed.
+
+        A tied tensor is stored under its first name; its further ones are noted under `meta`.
+        """
         files = {}
         base_files = self._base.files()
         for name, path in fine_tune.checkpoint.files().items():
@@ -112,7 +115,8 @@ class TaskSink:
                     record=tensor.record,
                     extra=tensor.extra,
                 )
-            return out.finish(absent=encoding.absent, files=files, meta=dict(meta))
+            noted = with_tied(meta, fine_tune.ties.second)
+            return out.finish(absent=encoding.absent, files=files, meta=noted)
 
     @contextmanager
     def scratch(self, fine_tune: FineTune, encoding: Encoding) -> Iterator[tuple[Store, int]]:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 import xxhash
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModel, AutoModelForCausalLM
 
 from nps_store.alignment import align
 from nps_store.checkpoint import DTYPES, raw_bytes
 from nps_store.errors import BadOptionError, ModelLoadError
+from nps_store.modeling.configuration import parse_config
+from nps_store.modeling.ties import Ties
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +33,7 @@ class Body:
         backbone: The headless model: the module itself, or what it has below its output layer.
         prefix: What the names of the backbone's tensors begin with in `parameters`.
         parameters: Body state name ("encoder.layer.0...") to its live tensor, each tensor once.
-        tied: Second names of tensors ("lm_head.weight" of an embedding used twice).
+        tied: Second name of a tensor ("lm_head.weight" of an embedding used twice) to its first.
     """
 
     def __init__(
@@ -48,14 +50,15 @@ class Body:
             base: Where the weights come from.
             device: Where the body lies.
             dtype: Another dtype than the base's own.
-            config: Configuration to build from, where it is not the base's.
+            config: Configuration to build from, as `Ties` has it, where it is not the base's.
 
         Raises:
             ModelLoadError: The base's tensors do not fill the body.
             BadOptionError: Torch cannot use the device here.
         """
         self.device = usable_device(device)
-        config = config or base.config
+        ties = Ties.of(base)
+        config = config or ties.config
         self.config = parse_config(config)
         family = AutoModelForCausalLM if is_causal_lm(config) else AutoModel
         self.dtype = dtype or _float_dtype(base)
@@ -65,11 +68,11 @@ class Body:
         self.backbone: nn.Module = module.base_model
         self.prefix = "" if self.backbone is module else f"{module.base_model_prefix}."
         self.parameters, self.tied = _told_apart(self.module.state_dict())
-        self._fill(base)
+        self._fill(base, ties)
 
-    def _fill(self, base: BaseSource) -> None:
+    def _fill(self, base: BaseSource, ties: Ties) -> None:
         table = _Shapes(self.parameters)
-        alignment = align(table, base)
+        alignment = align(table, base, tied=ties.groups)
         if self.prefix and alignment.absent:
             raise ModelLoadError(
                 f"tensor {alignment.absent[0]!r} is missing from the base, a language model; "
@@ -111,14 +114,14 @@ class _Shapes:
         return tuple(self._tensors[name].shape)
 
 
-def _told_apart(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
-    """Tensors by their first name, and the further names of tied ones."""
+def _told_apart(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by their first name, and the first name of each further name of tied ones."""
     first: dict[int, str] = {}
     for name, tensor in state.items():
         if tensor.numel():
             first.setdefault(tensor.data_ptr(), name)
     own = {n: t for n, t in state.items() if not t.numel() or first[t.data_ptr()] == n}
-    return own, frozenset(state.keys() - own.keys())
+    return own, {n: first[t.data_ptr()] for n, t in state.items() if n not in own}
 
 
 def usable_device(name: str) -> torch.device:
@@ -132,22 +135,6 @@ def usable_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise BadOptionError(f"--device is {name!r}, which torch cannot use: {reason}") from error
-
-
-def parse_config(config: dict[str, Any]) -> PretrainedConfig:
-    """A configuration object from the content of a `config.json`.
-
-    Raises:
-        ModelLoadError: The model type is missing or unknown to the installed transformers.
-    """
-    model_type = config.get("model_type")
-    try:
-        return AutoConfig.for_model(**config)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelLoadError(
-            f"config.json names model type {model_type!r}, which the installed transformers "
-            f"cannot build ({error})"
-        ) from error
 
 
 def _float_dtype(base: BaseSource) -> torch.dtype:

@@ -6,7 +6,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -16,7 +16,8 @@ from nps_store.checkpoint import DTYPES
 from nps_store.errors import UnsupportedTaskError
 from nps_store.modeling.body import Body
 from nps_store.modeling.shell import Kind, Pooling, Shell, encode, load_tokenizer, pad
-from nps_store.sources import BaseSource, GrownBase
+from nps_store.modeling.ties import Ties
+from nps_store.sources import GrownBase
 from nps_store.switch import Patch, UndoLog, apply_, revert_
 
 if TYPE_CHECKING:
@@ -119,14 +120,16 @@ class LiveBase:
                 f"{str(self.body.dtype).removeprefix('torch.')}; compress it with --dtype"
             )
         changes = list(self.store.changes(name))
+        ties = self._ties(task, changes)
+        changes = [change for change in changes if change.name not in ties.second]
         grown = {change.base: change.rows for change in changes if change.rows is not None}
         if grown and not copy:
             raise UnsupportedTaskError(
                 f"task {name!r} has a grown vocabulary, which does not fit the shared body; "
                 "it needs a copy of its own (a larger --memory-budget)"
             )
-        body = self._own_body(task.config, changes) if copy else self.body
-        shell = Shell(task.config, body, pooling=Pooling.from_files(task.files.read))
+        body = self._own_body(ties.config, changes) if copy else self.body
+        shell = Shell(ties.config, body, pooling=Pooling.from_files(task.files.read))
         bound = bind(
             shell,
             [*changes, *self.store.unchanged(name, shell.head)],
@@ -196,14 +199,24 @@ class LiveBase:
         pooling = Pooling.from_files(
             lambda name: files[name].read_bytes() if name in files else None
         )
-        shell = Shell(self.store.base.config, self.body, pooling=pooling)
+        shell = Shell(Ties.of(self.store.base).config, self.body, pooling=pooling)
         tokenizer = load_tokenizer(files["config.json"].parent)
         return PreparedTask(None, "", shell, tokenizer, (), own_body=False, nbytes=0)
 
-    def _own_body(self, config: dict[str, object], changes: Sequence[Change]) -> Body:
+    def _own_body(self, config: dict[str, Any], changes: Sequence[Change]) -> Body:
+        device, dtype = str(self.body.device), self.body.dtype
         rows = {c.base: c.rows for c in changes if c.base is not None and c.rows is not None}
-        base: BaseSource = GrownBase(self.store.base, rows, config) if rows else self.store.base
-        return Body(base, device=str(self.body.device), dtype=self.body.dtype)
+        if not rows:
+            return Body(self.store.base, device=device, dtype=dtype)
+        grown = GrownBase(self.store.base, rows, config)
+        return Body(grown, device=device, dtype=dtype, config=config)
+
+    def _ties(self, task: Task, changes: Sequence[Change]) -> Ties:
+        """What is tied in the stored task."""
+        held = {each.name: each for each in (*self.store.unchanged(task.name), *changes)}
+        return Ties.among(
+            task.config, held, lambda name: self.store.resolve(held[name], task.directory)
+        )
 
     def _tokenizer(self, task: Task) -> PreTrainedTokenizerBase:
         """Tasks share a tokenizer while all that it is made from is equal."""
@@ -233,8 +246,6 @@ def bind(
     """
     head = {}
     for change in changes:
-        if change.name in shell.tied:
-            continue  # the same tensor under a second name
         live = shell.body_tensor(change.name)
         if change.name in shell.head:
             head[change.name] = resolve(change)

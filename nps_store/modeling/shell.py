@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from nps_store.errors import ModelLoadError, UnsupportedTaskError
-from nps_store.modeling.body import Body, is_causal_lm, parse_config
+from nps_store.modeling.body import Body, is_causal_lm
+from nps_store.modeling.configuration import parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,11 +43,16 @@ class Shell:
         kind: "classify" (logits), "embed" (pooled vectors) or "generate" (logits of next tokens).
         labels: Label of each class; empty but for classifiers.
         head: Head parameter names to live tensors, to be filled by `load_head_`.
-        tied: Names under which a checkpoint may hold a tensor a second time.
+        tied: Names under which a checkpoint may hold a tensor of the body a second time, or alone.
     """
 
     def __init__(self, config: dict[str, Any], body: Body, *, pooling: Pooling | None) -> None:
         """Build the model class that the configuration names, around `body`.
+
+        Args:
+            config: The task's `config.json`, as `Ties` has it.
+            body: What the model is built around.
+            pooling: Of a bare body.
 
         Raises:
             UnsupportedTaskError: The class is none that can be run, or its configuration wants
@@ -58,7 +64,7 @@ class Shell:
         self.body = body
         self.labels: list[str] = []
         self.head: dict[str, Tensor] = {}
-        self.tied: frozenset[str] = frozenset()
+        self.tied: dict[str, Tensor] = {}
         self.prefix = ""
         self.pooling = pooling or Pooling()
         self._check_body()
@@ -80,6 +86,8 @@ class Shell:
 
     def body_tensor(self, name: str) -> Tensor | None:
         """The live body tensor that the task's checkpoint calls `name`."""
+        if name in self.tied:
+            return self.tied[name]
         inner = self.body.prefix + name.removeprefix(f"{self.prefix}.")
         if inner not in self.body.parameters and self._model is self.body.module:
             inner = name  # the output layer, which the body itself has
@@ -163,12 +171,14 @@ class Shell:
             return self._around(architecture)
         is_tied = bool(self.config.tie_word_embeddings)
         if is_tied != bool(self.body.config.tie_word_embeddings):
+            number = {True: "one tensor", False: "two tensors"}
             raise UnsupportedTaskError(
-                f"config.json has tie_word_embeddings {is_tied}, unlike the base's: the output "
-                "layer would have to be two things at once; export the task instead"
+                f"embedding and output layer are {number[is_tied]}, those of the base are "
+                f"{number[not is_tied]} (tie_word_embeddings): one body cannot be both; "
+                "export the task instead"
             )
         self.prefix = self.body.prefix.removesuffix(".")
-        self.tied = self.body.tied
+        self.tied = {name: self.body.parameters[of] for name, of in self.body.tied.items()}
         return self.body.module
 
     def _around(self, architecture: str) -> nn.Module:
@@ -185,8 +195,8 @@ class Shell:
             for name, tensor in model.state_dict().items()
             if not name.startswith(f"{self.prefix}.")
         }
-        self.tied = frozenset(name for name, tensor in outside.items() if not tensor.is_meta)
-        for name in outside.keys() - self.tied:
+        self.tied = {name: tensor for name, tensor in outside.items() if not tensor.is_meta}
+        for name in outside.keys() - self.tied.keys():
             path, _, leaf = name.rpartition(".")
             owner = model.get_submodule(path)
             live = torch.zeros(outside[name].shape, dtype=self.body.dtype, device=self.body.device)
