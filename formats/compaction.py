@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from formats.canonical import dump
 from formats.container import Container
+from formats.errors import located
 from formats.index import MAX_ROOT_NBYTES, RootIndex, StoredFile, TaskEntry
 from formats.lock import open_locked
 from formats.newfile import NewFile
@@ -38,7 +39,7 @@ def compact(path: str | os.PathLike[str], *, timeout_s: float = 10.0) -> int:
     name = os.path.realpath(path)
     lock = open_locked(name, timeout_s=timeout_s)
     try:
-        with Container.open(name) as store:
+        with Container.open(name) as store, located(path=path):
             status = os.fstat(lock)
             new = NewFile(name, timeout_s=timeout_s, mode=status.st_mode)
             try:
@@ -78,7 +79,9 @@ def _copy(store: Container, appender: Appender) -> RootIndex:
     against = {stored.dictionary for stored in kept.values()}
     kept |= {key: stored for key, stored in root.files.items() if key in against}
     files = {
-        key: StoredFile(_copy_section(store, appender, stored.section, key), stored.dictionary)
+        key: StoredFile(
+            _copy_section(store, appender, stored.section, f"file {key}"), stored.dictionary
+        )
         for key, stored in kept.items()
     }
     return replace(root, base=base, base_data=base_data, tasks=tasks, files=files)

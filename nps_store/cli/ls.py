@@ -15,12 +15,20 @@ if TYPE_CHECKING:
 def ls(store: arg.StorePath, as_json: arg.Json = False) -> None:
     """List the tasks of a store. The base is not needed.
 
+    A task whose directory is damaged is listed as such, and is the error that the verb ends with.
+
     Example: nps ls tasks.nps
     """
     from formats.container import Container
+    from formats.errors import FormatError
 
+    tasks, damage = [], {}
     with Container.open(store) as container:
-        tasks = [describe(container, name) for name in sorted(container.root.tasks)]
+        for name in sorted(container.root.tasks):
+            try:
+                tasks.append(describe(container, name))
+            except FormatError as error:
+                damage[name] = error
         document = {
             "schema": "nps.ls/1",
             "store": str(store),
@@ -28,6 +36,7 @@ def ls(store: arg.StorePath, as_json: arg.Json = False) -> None:
             "generation": container.generation,
             "base": {"name": container.base.meta.get("name"), "storage": container.base.storage},
             "tasks": tasks,
+            "damaged": sorted(damage),
         }
     rows = table("task", "method", "dense", "stored", "ratio", "quality", "created",
                  right=("dense", "stored", "ratio", "quality"))  # fmt: skip
@@ -42,7 +51,11 @@ def ls(store: arg.StorePath, as_json: arg.Json = False) -> None:
             share(quality["value"] if quality else None),
             task["created"],
         )
+    for name in damage:
+        rows.add_row(name, "damaged")
     emit(document, as_json=as_json, text=rows)
+    for first in damage.values():
+        raise first
 
 
 def describe(container: Container, name: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def emit(document: dict[str, Any], *, as_json: bool, text: RenderableType) -> No
         width = None if sys.stdout.isatty() else PIPE_WIDTH
         console = Console(width=width, markup=False, emoji=False)
         with console.capture() as captured:  # it would end the process on a closed pipe
-            console.print(text)
+            console.print(text, soft_wrap=isinstance(text, str))  # a sentence stays a line
         sys.stdout.write(captured.get())
     sys.stdout.flush()  # what cannot be written is an error of the verb
 

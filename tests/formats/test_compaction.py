@@ -78,7 +78,7 @@ def test_damage_is_reported_and_not_carried_along(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ChecksumMismatchError):
+    with pytest.raises(ChecksumMismatchError, match=r"a\.nps: .*task 'one'"):
         compact(path)
     assert path.read_bytes() == data
     assert names(tmp_path) == ["a.nps"]
