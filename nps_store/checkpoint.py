@@ -58,11 +58,16 @@ class Checkpoint:
 
     Raises:
         ModelDirectoryMissingError: There is no such directory.
-        NotAModelDirectoryError: No `config.json` or no safetensors, or files that contradict.
+        NotAModelDirectoryError: It is a file, or a directory without `config.json` or safetensors,
+            or with files that contradict.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        if self.path.is_file():
+            raise NotAModelDirectoryError(
+                f"{self.path}: is a file; expected a Hugging Face model directory"
+            )
         if not self.path.is_dir():
             raise ModelDirectoryMissingError(
                 f"{self.path}: no such directory; expected a Hugging Face model directory"

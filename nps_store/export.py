@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from nps_store.errors import StoreExistsError
+from nps_store.errors import BadOptionError, StoreExistsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +47,7 @@ def export_task(
 
     Raises:
         StoreExistsError: `out` exists, or is no model directory that could be replaced.
+        BadOptionError: There is no place for `out`.
         TaskNotFoundError: There is no such task.
         FormatError: The stored task is damaged.
     """
@@ -54,18 +55,25 @@ def export_task(
     task = store.task(name)
     _check_target(out, overwrite=overwrite)
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         task.files.write_to(partial)
         nbytes = _write_weights(store, name, partial, max_shard_nbytes)
         _publish(partial, out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is not None:  # ours is nobody's business
+            error.filename = str(error.filename).replace(str(partial), str(out), 1)
         raise
     return nbytes
 
 
 def _check_target(out: Path, *, overwrite: bool) -> None:
+    place = next(each for each in out.absolute().parents if each.exists())
+    if not place.is_dir():
+        raise BadOptionError(f"{place}: is a file; expected a directory to put {out.name} in")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise BadOptionError(f"{place}: may not be written to; choose another place")
     if not out.exists():
         return
     if not overwrite:

@@ -48,6 +48,8 @@ def find_base(container: Container, directory: str | os.PathLike[str] | None) ->
         return EmbeddedBase(container)
     seen_from_store = Path(container.path).parent / (record.path_hint or "")
     path = Path(directory) if directory is not None else seen_from_store
+    if directory is not None and path.is_file():
+        raise BaseNotFoundError(f"{path}: is a file; expected the directory of the store's base")
     if not path.is_dir() or (directory is None and not record.path_hint):
         raise BaseNotFoundError(
             f"{container.path}: its base is external and not at {str(path)!r}; "

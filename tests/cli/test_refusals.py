@@ -75,7 +75,13 @@ CASES = {
         errors.ModelDirectoryMissingError, "nope: no such directory"),
     "task is a file": (
         lambda p: p.compress(QUICK, task=p.task("x", p.store)),
-        errors.ModelDirectoryMissingError, "no such directory"),
+        errors.NotAModelDirectoryError, "tasks.nps: is a file; expected a Hugging Face model"),
+    "base is a file": (
+        lambda p: p.compress(QUICK, base=p.store),
+        errors.NotAModelDirectoryError, "tasks.nps: is a file; expected a Hugging Face model"),
+    "base of a store is a file": (
+        lambda p: ["export", p.store, "two", f"--out={p.root / 'x'}", f"--base={p.store}"],
+        errors.BaseNotFoundError, "tasks.nps: is a file; expected the directory"),
     "base is no model": (
         lambda p: p.compress(QUICK, base=p.root),
         errors.NotAModelDirectoryError, "no config.json"),
@@ -208,6 +214,9 @@ CASES = {
         errors.BadOptionError, "no such directory to put b in"),
     "budget": (
         lambda p: p.add("--max-bytes=500"), errors.BudgetTooSmallError, "fits 500 bytes"),
+    "export below a file": (
+        lambda p: ["export", p.store, "two", f"--out={p.store / 'x' / 'y'}"],
+        errors.BadOptionError, "tasks.nps: is a file; expected a directory to put y in"),
     "export over something else": (
         lambda p: ["export", p.store, "two", f"--out={p.root}", "--overwrite"],
         errors.StoreExistsError, "is no model directory"),

@@ -10,6 +10,7 @@ from formats.container import Container
 from formats.errors import ChecksumMismatchError, StoreExistsError, TaskNotFoundError
 from nps_store import export as module
 from nps_store.compress import Options, TaskSource, compress
+from nps_store.errors import BadOptionError
 from nps_store.export import export_task
 from nps_store.store import Store
 from tests.nps_store.models import grow, probabilities, same, weights
@@ -66,6 +67,16 @@ def test_what_is_there_is_not_replaced_unasked(store, tmp_path):
     with pytest.raises(StoreExistsError):
         export_task(store, "two", tmp_path / "file", overwrite=True)
     assert (out / "thesis.txt").read_text() == "years of work"
+
+
+def test_no_message_tells_the_temporary_name(store, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BadOptionError, match=r"file: is a file; expected a directory to put out"):
+        export_task(store, "two", tmp_path / "file" / "deep" / "out")
+    with pytest.raises(OSError, match="too long") as caught:
+        export_task(store, "two", tmp_path / ("x" * 250))
+    assert caught.value.filename == str(tmp_path / ("x" * 250))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_overwrite_replaces_a_model_directory(store, tmp_path):
