@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from formats.errors import located
 from nps_store.checkpoint import DTYPES
 from nps_store.errors import UnsupportedTaskError
 from nps_store.modeling.body import Body
@@ -129,20 +130,21 @@ class LiveBase:
                 "it needs a copy of its own (a larger --memory-budget)"
             )
         body = self._own_body(ties.config, changes) if copy else self.body
-        shell = Shell(ties.config, body, pooling=Pooling.from_files(task.files.read))
-        bound = bind(
-            shell,
-            [*changes, *self.store.unchanged(name, shell.head)],
-            lambda change: self.store.resolve(change, task.directory),
-        )
-        moved = ((tensor, patch.to(body.device)) for tensor, patch in bound)
         patches: tuple[tuple[Tensor, Patch], ...] = ()
-        if copy:
-            apply_(moved)
-            held = sum(tensor.nbytes for tensor in body.parameters.values())
-        else:
-            patches = tuple(moved)
-            held = sum(patch.nbytes for _, patch in patches)
+        with located(where=f"task {name!r}"):
+            shell = Shell(ties.config, body, pooling=Pooling.from_files(task.files.read))
+            bound = bind(
+                shell,
+                [*changes, *self.store.unchanged(name, shell.head)],
+                lambda change: self.store.resolve(change, task.directory),
+            )
+            moved = ((tensor, patch.to(body.device)) for tensor, patch in bound)
+            if copy:
+                apply_(moved)
+                held = sum(tensor.nbytes for tensor in body.parameters.values())
+            else:
+                patches = tuple(moved)
+                held = sum(patch.nbytes for _, patch in patches)
         head = sum(tensor.nbytes for tensor in shell.head.values())
         return PreparedTask(
             name=name,
