@@ -7,6 +7,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from formats.errors import located
 from nps_store.compress.learner import LiveLearner, Place
 from nps_store.modeling import Body, Shell
 from nps_store.modeling.live import bind
@@ -54,7 +55,8 @@ class LiveFineTune:
         files = fine_tune.checkpoint.files()
         read = lambda name: files[name].read_bytes() if name in files else None  # noqa: E731
         body = Body(source, device=device, dtype=dtype, config=config if rows else None)
-        self.shell = Shell(config, body, pooling=Pooling.from_files(read))
+        with located(where=f"task {fine_tune.name!r}"):
+            self.shell = Shell(config, body, pooling=Pooling.from_files(read))
         self._load_own_tensors()
 
     @contextmanager

@@ -175,7 +175,7 @@ class Shell:
             raise UnsupportedTaskError(
                 f"embedding and output layer are {number[is_tied]}, those of the base are "
                 f"{number[not is_tied]} (tie_word_embeddings): one body cannot be both; "
-                "export the task instead"
+                "without running it, it can be stored (--method exact) and exported"
             )
         self.prefix = self.body.prefix.removesuffix(".")
         self.tied = {name: self.body.parameters[of] for name, of in self.body.tied.items()}

@@ -7,8 +7,9 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 
+from formats.directory import TaskDirectory
 from formats.writer import ContainerWriter
 from nps_store.alignment import align
 from nps_store.checkpoint import Checkpoint
@@ -22,6 +23,7 @@ from nps_store.modeling import LiveBase
 from nps_store.modeling.shell import pad
 from nps_store.modeling.ties import Ties
 from nps_store.store import Store
+from nps_store.task import tied
 from tests.nps_store.language import SIZE, logits_alone, make_language, texts
 from tests.nps_store.models import edit, same, weights
 
@@ -95,6 +97,8 @@ def test_a_tied_tensor_is_stored_once(language, tmp_path, base, task, options):
         out = exported(store, tmp_path)
         assert same(weights(out), made)
         check(served(store), out)
+        model = AutoModelForCausalLM.from_pretrained(out)
+        assert model.lm_head.weight is model.model.embed_tokens.weight
         if options is EXACT:
             check(served(store), source)
 
@@ -174,6 +178,19 @@ def test_both_names_of_a_tensor_may_be_stored(language, tmp_path):
         check(served(store), task.path)
 
 
+def test_what_cannot_be_run_is_named_before_anything_is_written(language, tmp_path):
+    source = TaskSource("mine", language.root / "dense untied", language.data)
+    with pytest.raises(UnsupportedTaskError, match=r"exported \(task 'mine'\)"):
+        compress(language.root / "base first", [source], tmp_path / "s.nps")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("noted", [None, 5, "x", ["x"], {"x": 1}])
+def test_whatever_is_noted_under_that_name_harms_nothing(noted):
+    directory = TaskDirectory("task", meta={"tied": noted})
+    assert tied(directory) == ({"x": "1"} if isinstance(noted, dict) else {})
+
+
 def test_a_search_counts_a_tied_tensor_once(language, tmp_path):
     kept = {}
     for form in ("first", "both"):
@@ -201,11 +218,18 @@ def test_a_grown_vocabulary_under_both_names(language, tmp_path):
         (task / "config.json").write_text(json.dumps(config))
         for base in ("first", "both"):
             path = tmp_path / f"{form} {base}.nps"
-            compress(language.root / f"base {base}", [TaskSource("task", task)], path,
-                     options=EXACT)  # fmt: skip
+            source = TaskSource("task", task, language.data)
+            compress(language.root / f"base {base}", [source], path, options=EXACT)
             with Store.open(path) as store:
                 assert same(store.materialize("task"), weights(task))
                 check_copy(LiveBase.load(store), task)
+            options = Options(keep=0.5, evaluations=0, steps=2)
+            (made,) = compress(language.root / f"base {base}", [source], path, options=options,
+                               overwrite=True)  # fmt: skip
+            assert made.quality.value > 0.5
+            with Store.open(path) as store:
+                assert store.materialize("task").keys() == weights(task).keys()
+                check_copy(LiveBase.load(store), exported(store, tmp_path / f"{form} {base}"))
 
 
 def test_tied_tensors_of_a_masked_language_model(tmp_path):
