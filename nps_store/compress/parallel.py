@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import tempfile
 from contextlib import ExitStack, contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, cast
 
@@ -133,6 +133,7 @@ def _heard(workers: Sequence[_Worker]) -> Iterator[tuple[_Worker, object]]:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Processes started here do not hear Ctrl-C, which is the parent's to answer."""
+    resource_tracker.ensure_running()  # when it starts, it lets the signal through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
