@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # The weights that matter most grow with magnitude: a ramp over the bands is the first guess.
 TILTS = (0.0, 0.5, 1.0, 1.5)
+# Real values that are pruned to a few must be larger: what is kept stands for what is not.
+LOG_SCALES = (0.0, 1.0, 2.0)
 # Where most elements are kept, rounding is better than dither: its noise is less, and there are
 # few small updates left whose sum it would lose.
 AMPLITUDES = (1.0, 0.5, 0.0)
@@ -160,14 +162,16 @@ class WeightSearch:
         )
 
     def _first(self, keep: float) -> Evaluated:
-        """The best ramp over the bands, and at dense rates the best amplitude of the dither."""
+        """The best ramp over the bands, with the best scale of real values, and at dense rates the
+        best amplitude of the dither."""
         if self._objective is None or not self._rule.searched:
             return self.evaluate(keep, Candidate.neutral(self._rule.n_bands))
         octaves = np.log(_band_magnitudes(self.selector(keep, 1.0).pool))
         has_choice = keep >= DENSE and self._rule.dithered and self._rule.levels
         ramps = (
-            Candidate(tuple((tilt * octaves).tolist()), amplitude=amplitude)
+            Candidate(tuple((tilt * octaves).tolist()), log_scale, amplitude)
             for amplitude in (AMPLITUDES if has_choice else AMPLITUDES[:1])
+            for log_scale in (LOG_SCALES[:1] if self._rule.levels else LOG_SCALES)
             for tilt in TILTS
         )
         return min((self.evaluate(keep, ramp) for ramp in ramps), key=_loss)
