@@ -97,15 +97,25 @@ def _mean_of(rows: list[dict[str, float]]) -> dict[str, float]:
     return {field: statistics.fmean(row[field] for row in rows) for field in rows[0]}
 
 
-def tables(result: dict[str, Any]) -> Iterator[Table]:
-    """One table a rule."""
+def figures(result: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+    """Of each rule: a title, and (case, accuracy ratio, gain kept) of all variations."""
     lines = list(summary(result["rows"]))
     for rule in dict.fromkeys(rule for rule, _, _ in lines):
-        table = Table(title=f"{rule} at keep {KEEPS[rule]:g}", title_justify="left")
-        for header in ("case", "accuracy ratio", "gain kept"):
-            table.add_column(header)
-        for _, name, means in (line for line in lines if line[0] == rule):
-            table.add_row(name, *(_figure(means, f) for f in ("accuracy_ratio", "gain_kept")))
+        yield (
+            f"{rule} at keep {KEEPS[rule]:g}",
+            [
+                (name, _figure(means, "accuracy_ratio"), _figure(means, "gain_kept"))
+                for _, name, means in (line for line in lines if line[0] == rule)
+            ],
+        )
+
+
+def tables(result: dict[str, Any]) -> Iterator[Table]:
+    """One table a rule."""
+    for title, lines in figures(result):
+        table = Table("case", "accuracy ratio", "gain kept", title=title, title_justify="left")
+        for line in lines:
+            table.add_row(*line)
         yield table
 
 

@@ -30,6 +30,7 @@ class Mean:
         setting: Of the method.
         bits: Bits per body parameter, everything included.
         nbytes: Bytes a task.
+        most_nbytes: Of the largest task.
         quality: In the group's measure.
         n_tasks: Tasks averaged over.
     """
@@ -37,6 +38,7 @@ class Mean:
     setting: dict[str, Any]
     bits: float
     nbytes: float
+    most_nbytes: float
     quality: float
     n_tasks: int
 
@@ -59,6 +61,7 @@ def curves(
                 rows[0]["setting"],
                 _mean(row["bits"] for row in rows),
                 _mean(row["nbytes"] for row in rows),
+                max(row["nbytes"] for row in rows),
                 _mean(row[field] for row in rows),
                 len(rows),
             )

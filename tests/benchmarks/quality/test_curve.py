@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def mean(bits: float, quality: float) -> Mean:
-    return Mean({}, bits, 1e6 * bits, quality, 1)
+    return Mean({}, bits, 1e6 * bits, 2e6 * bits, quality, 1)
 
 
 def point(method: str, task: str, keep: float, bits: float, quality: float) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""The results as Markdown tables, for the documents."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.methods import OURS
+from benchmarks.quality.claims import figures
+from benchmarks.quality.curve import Mean, curves, measure_of
+from benchmarks.quality.table import rows, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+
+def points(result: dict[str, Any]) -> str:
+    """Every rate of ours: what it keeps, and what it takes on average and at most."""
+    lines = _head(["models", "asked", "kept (test)", "bits a parameter", "kB a task", "at most"])
+    for group in _groups(result):
+        for mean in curves(result["points"], group)[OURS]:
+            what = measure_of(group).replace("_", " ")
+            size = f"{mean.nbytes / 1e3:.1f}", f"{mean.most_nbytes / 1e3:.1f}"
+            kept = f"{mean.quality:.4f} ({what})"
+            lines.append(_row([group, _setting(mean), kept, f"{mean.bits:.4f}", *size]))
+    return "\n".join(lines) + "\n"
+
+
+def standing(result: dict[str, Any]) -> str:
+    """What other methods take for the quality of our points, and in words where one is ahead."""
+    return "\n".join(_standing(result)) + "\n"
+
+
+def claims(result: dict[str, Any]) -> str:
+    """Every variation, one table a rule."""
+    parts = []
+    for title, lines in figures(result):
+        table = _head([title, "accuracy ratio", "gain kept"])
+        parts.append("\n".join([*table, *map(_row, lines)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _standing(result: dict[str, Any]) -> Iterator[str]:
+    for group in _groups(result):
+        columns = list(rows(result["points"], group))
+        yield from _head([group, *(f"{ours.quality:.4f}" for ours, _ in columns)])
+        yield _row([f"{OURS}: bits", *(f"{ours.bits:.4f}" for ours, _ in columns)])
+        for name in columns[0][1]:
+            yield _row([name, *(standings[name] for _, standings in columns)])
+        yield f"\n{verdict(group, columns)}\n"
+
+
+def _groups(result: dict[str, Any]) -> Iterable[str]:
+    return dict.fromkeys(point["group"] for point in result["points"])
+
+
+def _setting(mean: Mean) -> str:
+    ((name, value),) = mean.setting.items()
+    return f"`--{name} {json.dumps(value)}`"
+
+
+def _head(names: Sequence[str]) -> list[str]:
+    return [_row(names), "|" + "---|" * len(names)]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
