@@ -18,7 +18,7 @@ from nps_store.evaluate import evaluate_task
 if TYPE_CHECKING:
     from pathlib import Path
 
-BUDGET_NBYTES = 180_000
+BUDGET_NBYTES = 90_000
 RESULT = json.loads((documents.RESULTS / "shipped.json").read_text(encoding="utf-8"))
 
 
