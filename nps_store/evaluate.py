@@ -155,13 +155,9 @@ def _accuracy(losses: Losses) -> float:
 
 def _dense_runner(checkpoint: Checkpoint, rows: list[Row], device: str, where: str) -> Runner:
     """The dense fine-tune on the same rows, with its own head, labels and tokenizer."""
-    files = checkpoint.files()
     body = Body(checkpoint, device=device)
-    shell = Shell(
-        Ties.of(checkpoint).config,
-        body,
-        pooling=Pooling.from_files(lambda n: files[n].read_bytes() if n in files else None),
-    )
+    pooling = Pooling.of_directory(checkpoint.files())
+    shell = Shell(Ties.of(checkpoint).config, body, pooling=pooling)
     own = [name for name in checkpoint.names if name in shell.head]
     shell.load_head_({name: checkpoint.tensor(name) for name in own})
     tokenizer = load_tokenizer(checkpoint.path)

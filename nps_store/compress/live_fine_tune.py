@@ -12,7 +12,6 @@ from nps_store.compress.learner import LiveLearner, Place
 from nps_store.modeling import Body, Shell
 from nps_store.modeling.live import bind
 from nps_store.modeling.shell import Pooling
-from nps_store.sources import GrownBase
 from nps_store.switch import AddAt, Replace, apply_, revert_
 
 if TYPE_CHECKING:
@@ -51,12 +50,10 @@ class LiveFineTune:
         self._fine_tune = fine_tune
         self._task_names = {base_name: name for name, base_name in fine_tune.pairs}
         rows, config = fine_tune.rows(), fine_tune.ties.config
-        source = GrownBase(fine_tune.base, rows, config) if rows else fine_tune.base
-        files = fine_tune.checkpoint.files()
-        read = lambda name: files[name].read_bytes() if name in files else None  # noqa: E731
-        body = Body(source, device=device, dtype=dtype, config=config if rows else None)
+        body = Body.grown(fine_tune.base, rows, config, device=device, dtype=dtype)
+        pooling = Pooling.of_directory(fine_tune.checkpoint.files())
         with located(where=f"task {fine_tune.name!r}"):
-            self.shell = Shell(config, body, pooling=Pooling.from_files(read))
+            self.shell = Shell(config, body, pooling=pooling)
         self._load_own_tensors()
 
     @contextmanager

@@ -14,6 +14,7 @@ from nps_store.checkpoint import DTYPES, raw_bytes
 from nps_store.errors import BadOptionError, ModelLoadError
 from nps_store.modeling.configuration import parse_config
 from nps_store.modeling.ties import Ties
+from nps_store.sources import GrownBase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +70,29 @@ class Body:
         self.prefix = "" if self.backbone is module else f"{module.base_model_prefix}."
         self.parameters, self.tied = _told_apart(self.module.state_dict())
         self._fill(base, ties)
+
+    @classmethod
+    def grown(
+        cls,
+        base: BaseSource,
+        rows: Mapping[str, Tensor],
+        config: dict[str, Any],
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> Body:
+        """A body whose vocabulary has a task's further rows; the base's own where it has none.
+
+        Args:
+            base: Where the other weights come from.
+            rows: Appended rows by the base's tensor name; may be empty.
+            config: The task's configuration, as `Ties` has it.
+            device: Where the body lies.
+            dtype: Another dtype than the base's own.
+        """
+        if not rows:
+            return cls(base, device=device, dtype=dtype)
+        return cls(GrownBase(base, rows, config), device=device, dtype=dtype, config=config)
 
     def _fill(self, base: BaseSource, ties: Ties) -> None:
         table = _Shapes(self.parameters)

@@ -18,7 +18,6 @@ from nps_store.errors import UnsupportedTaskError
 from nps_store.modeling.body import Body
 from nps_store.modeling.shell import Kind, Pooling, Shell, encode, load_tokenizer, pad
 from nps_store.modeling.ties import Ties
-from nps_store.sources import GrownBase
 from nps_store.switch import Patch, UndoLog, apply_, revert_
 
 if TYPE_CHECKING:
@@ -198,20 +197,15 @@ class LiveBase:
 
     def _prepare_base(self) -> PreparedTask:
         files = self.store.base.files()
-        pooling = Pooling.from_files(
-            lambda name: files[name].read_bytes() if name in files else None
-        )
-        shell = Shell(Ties.of(self.store.base).config, self.body, pooling=pooling)
+        config, pooling = Ties.of(self.store.base).config, Pooling.of_directory(files)
+        shell = Shell(config, self.body, pooling=pooling)
         tokenizer = load_tokenizer(files["config.json"].parent)
         return PreparedTask(None, "", shell, tokenizer, (), own_body=False, nbytes=0)
 
     def _own_body(self, config: dict[str, Any], changes: Sequence[Change]) -> Body:
-        device, dtype = str(self.body.device), self.body.dtype
         rows = {c.base: c.rows for c in changes if c.base is not None and c.rows is not None}
-        if not rows:
-            return Body(self.store.base, device=device, dtype=dtype)
-        grown = GrownBase(self.store.base, rows, config)
-        return Body(grown, device=device, dtype=dtype, config=config)
+        device, dtype = str(self.body.device), self.body.dtype
+        return Body.grown(self.store.base, rows, config, device=device, dtype=dtype)
 
     def _ties(self, task: Task, changes: Sequence[Change]) -> Ties:
         """What is tied in the stored task."""

@@ -225,6 +225,11 @@ class Pooling:
         self.normalize = normalize
 
     @classmethod
+    def of_directory(cls, files: Mapping[str, Path]) -> Pooling:
+        """Of a model directory, whose files `Checkpoint.files` names."""
+        return cls.from_files(lambda name: files[name].read_bytes() if name in files else None)
+
+    @classmethod
     def from_files(cls, read: Callable[[str], bytes | None]) -> Pooling:
         """From `modules.json` and the pooling module's `config.json`; mean where there is none."""
         modules = _json(read("modules.json")) or []

@@ -67,11 +67,6 @@ class Pool:
     max_keep: int
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the elements."""
-        return sum(t.nbytes for t in (self.position, self.tau, self.score, self.band))
-
-    @property
     def holds_all(self) -> bool:
         """Whether no element is missing that could be kept at any rate."""
         return self.max_keep >= self.numel
