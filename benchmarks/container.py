@@ -10,7 +10,6 @@ encodings.
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 import time
@@ -24,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import packed_levels
-from benchmarks.machine import circumstances
+from benchmarks.machine import circumstances, write_result
 from formats import Container, ContainerWriter, dither
 from formats.codecs import bitmap, compiled, ranked, rice
 from formats.index import BaseTensor
@@ -55,8 +54,7 @@ def main() -> None:
         "read": _read(),
         "size": _size(),
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(RESULT, result)
     _show(result)
 
 

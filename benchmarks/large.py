@@ -8,11 +8,11 @@ and speed are real, quality is not measured.
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +20,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import circumstances
-from benchmarks.pair import Shape, make_pair
+from benchmarks.machine import circumstances, write_result
+from benchmarks.pair import LARGE, make_pair
 
 RESULT = Path("benchmarks") / "results" / "large.json"
 
@@ -36,7 +36,7 @@ def main(
     """Make the pair, compress it, export it, compare sizes."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        numel = make_pair(folder, Shape(layers))
+        numel = make_pair(folder, replace(LARGE, layers=layers))
         store = folder / "large.nps"
         compress = _watch(
             "compress", "--base", str(folder / "base"), "--task", f"t={folder / 'fine-tune'}",
@@ -58,8 +58,7 @@ def main(
         for name in ("base", "fine-tune", "restored"):
             shutil.rmtree(folder / name, ignore_errors=True)
         (folder / "large.nps").unlink(missing_ok=True)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(RESULT, result)
     table = Table("verb", "seconds", "peak anonymous GB", "peak mapped GB")
     for verb in ("compress", "export"):
         seen = result[verb]

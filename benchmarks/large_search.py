@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchmarks import search_cost
 from benchmarks.lm_text import train_tokenizer
-from benchmarks.pair import Shape, make_pair
+from benchmarks.machine import write_result
+from benchmarks.pair import LARGE, make_pair
+
+if TYPE_CHECKING:
+    from benchmarks.lm_training import Size
 
 RESULT = Path("benchmarks") / "results" / "large_search.json"
 CONTEXT = 128
@@ -33,32 +37,32 @@ def main(
     out: Annotated[Path, typer.Option(help="Where to write the result.")] = RESULT,
 ) -> None:
     """Make the pair with its data, and measure the search."""
-    run(folder, Shape(layers), device=device, out=out)
+    run(folder, replace(LARGE, layers=layers), device=device, out=out)
 
 
-def run(folder: Path, shape: Shape, *, device: str, out: Path) -> None:
-    """As `main`, of any shape."""
+def run(folder: Path, size: Size, *, device: str, out: Path) -> None:
+    """As `main`, of any size."""
     place = folder / "large-search"
     try:
-        make_pair(place, shape, device=device)
-        write_texts(place, shape)
+        make_pair(place, size, device=device)
+        write_texts(place, size)
         search_cost.main(place, "fine-tune", place / "base", device, whole=False, out=out)
         result = json.loads(out.read_text(encoding="utf-8"))
         about = {
-            "command": f"python -m benchmarks.large_search --layers {shape.layers}",
-            "shape": asdict(shape),
+            "command": f"python -m benchmarks.large_search --layers {size.layers}",
+            "size": asdict(size),
         }
-        out.write_text(json.dumps(result | about, indent=1) + "\n", encoding="utf-8")
+        write_result(out, result | about)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def write_texts(place: Path, shape: Shape) -> None:
+def write_texts(place: Path, size: Size) -> None:
     """A tokenizer for both models, and the calibration texts of the fine-tune."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     source = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     texts = [source[i * N_CHARACTERS : (i + 1) * N_CHARACTERS] for i in range(N_TEXTS)]
-    vocabulary = min(shape.vocabulary, 2048)
+    vocabulary = min(size.vocab, 2048)
     tokenizer = train_tokenizer(texts, vocab_size=vocabulary, context=CONTEXT)
     for name in ("base", "fine-tune"):
         tokenizer.save_pretrained(place / name)

@@ -34,6 +34,23 @@ class Size:
     kv_heads: int = 2
     mlp: int = 1408
 
+    def config(self) -> LlamaConfig:
+        """As transformers has it."""
+        return LlamaConfig(
+            architectures=["LlamaForCausalLM"],
+            vocab_size=self.vocab,
+            hidden_size=self.hidden,
+            intermediate_size=self.mlp,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.kv_heads,
+            max_position_embeddings=self.context,
+            tie_word_embeddings=False,
+            bos_token_id=START_ID,
+            eos_token_id=START_ID,
+            pad_token_id=START_ID,
+        )
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -49,21 +66,7 @@ class Recipe:
 def new_model(size: Size, *, seed: int) -> LlamaForCausalLM:
     """A randomly initialised decoder in fp32."""
     torch.manual_seed(seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=size.vocab,
-            hidden_size=size.hidden,
-            intermediate_size=size.mlp,
-            num_hidden_layers=size.layers,
-            num_attention_heads=size.heads,
-            num_key_value_heads=size.kv_heads,
-            max_position_embeddings=size.context,
-            tie_word_embeddings=False,
-            bos_token_id=START_ID,
-            eos_token_id=START_ID,
-            pad_token_id=START_ID,
-        )
-    )
+    return LlamaForCausalLM(size.config())
 
 
 def load(directory: Path, device: str, dtype: torch.dtype) -> LlamaForCausalLM:

@@ -1,16 +1,20 @@
-"""Where and with what a result was measured: part of every result file."""
+"""Where and with what a result was measured, part of every result file, and how one is written."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PACKAGES = ("nps-store", "torch", "transformers", "safetensors", "numpy", "cma", "zstandard")
 
@@ -49,6 +53,14 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def write_result(out: Path, result: Mapping[str, Any]) -> None:
+    """Write a result file; whoever reads it meanwhile sees the old one or the new one, whole."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    partial.replace(out)
 
 
 def choose_gpu(number: int) -> None:

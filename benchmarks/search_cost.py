@@ -11,7 +11,6 @@ imports and first calls leave behind was there before either, and the activation
 from __future__ import annotations
 
 import importlib
-import json
 import tempfile
 import time
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks import minilm
-from benchmarks.machine import circumstances
+from benchmarks.machine import circumstances, write_result
 from benchmarks.memory import memory_of
 from nps_store.calibration import Row, read_rows
 from nps_store.checkpoint import Checkpoint
@@ -131,8 +130,7 @@ def main(
     }
     if whole:
         result["to_default_target"] = _whole(base, zoo, task, device)
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(out, result)
     _show(result)
 
 

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import debian, minilm
-from benchmarks.machine import circumstances
+from benchmarks.machine import circumstances, write_result
 from nps_store.cli.progress import CompressProgress
 from nps_store.compress import Options, TaskSource, compress
 from nps_store.evaluate import evaluate_task
@@ -83,8 +82,7 @@ def measure(zoo: ZooDir = Path("zoo"), device: Device = "cpu", store: Path = STO
         "max_task_nbytes": max(row["nbytes"] for row in rows),
         "tasks": rows,
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(RESULT, result)
     table = Table("task", "dense", "stored", "ratio", "bytes")
     for row in rows:
         figures = f"{row['dense']:.4f}", f"{row['stored']:.4f}", f"{row['ratio']:.4f}"

@@ -8,7 +8,6 @@ dense fine-tune's weights over live ones, load a dense fine-tune from its file.
 
 from __future__ import annotations
 
-import json
 import random
 import tempfile
 import time
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
 
-from benchmarks.machine import circumstances
+from benchmarks.machine import circumstances, write_result
 from benchmarks.shipped import STORE, link_base
 from nps_store.modeling import LiveBase
 from nps_store.store import Store
@@ -52,8 +51,7 @@ def main(
         "base_identical_afterwards": identical,
         "milliseconds": {what: _spread(times) for what, times in measured.items()},
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(RESULT, result)
     table = Table("what", "p50 ms", "p1", "p99", "repeats")
     for what, spread in result["milliseconds"].items():
         table.add_row(what, *(f"{spread[key]:.2f}" for key in ("p50", "p1", "p99")),

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import minilm
-from benchmarks.machine import choose_gpu, circumstances
+from benchmarks.machine import choose_gpu, circumstances, write_result
 from benchmarks.quality import table as quality
 from benchmarks.quality.curve import curves
 from benchmarks.quality.tasks import CLASSIFIERS, FineTune, find, load
@@ -170,8 +170,7 @@ def main(
         "evaluations": evaluations,
         "rows": rows,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(out, result)
     console = Console(width=120)
     if quality.RESULT.is_file():
         console.print(versus(json.loads(quality.RESULT.read_text())["points"]))

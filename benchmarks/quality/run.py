@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.machine import choose_gpu, circumstances
+from benchmarks.machine import choose_gpu, circumstances, write_result
 from benchmarks.methods import METHODS
 from benchmarks.quality.points import Journal, Key, Point, key_of, measure, merged
 from benchmarks.quality.tasks import FineTune, load
@@ -95,10 +95,7 @@ class Run:
         }
 
     def _write(self, result: dict[str, Any]) -> dict[str, Any]:
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.out.with_suffix(".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.out)
+        write_result(self.out, result)
         return result
 
 

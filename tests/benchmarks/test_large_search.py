@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 from benchmarks import large_search, search_cost
-from benchmarks.pair import Shape, make_pair
+from benchmarks.lm_training import Size
+from benchmarks.pair import make_pair
 from nps_store.checkpoint import Checkpoint
 
-TINY = Shape(layers=2, hidden=64, mlp=128, heads=4, kv_heads=2, vocabulary=512)
+TINY = Size(vocab=512, context=256, hidden=64, layers=2, heads=4, kv_heads=2, mlp=128)
 
 
 def test_the_pair_is_a_fine_tune_of_its_base(tmp_path):
