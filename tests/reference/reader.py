@@ -7,7 +7,9 @@ over the fast: no numpy, one bit at a time. It checks checksums and sizes, not e
 from __future__ import annotations
 
 import json
+import math
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import xxhash
@@ -20,16 +22,24 @@ if TYPE_CHECKING:
 ITEM_SIZES = {"BOOL": 1, "U8": 1, "F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I64": 8}
 
 
-def read_store(path: Path, base_file: Callable[[str], bytes]) -> dict[str, Any]:
-    """Everything in a store as JSON: base, base data, tasks with their records and files."""
+def read_store(
+    path: Path,
+    base_file: Callable[[str], bytes],
+    *,
+    decodes: Callable[[str, int], bool] = lambda _task, _numel: True,
+) -> dict[str, Any]:
+    """Everything in a store as JSON: base, base data, tasks with their records and files.
+
+    Records are None for which `decodes` says no, given the task and the number of elements.
+    """
     data = path.read_bytes()
     root = _document(data, _root_reference(data))
     base = _document(data, root["base"])
     content: dict[str, Any] = {"base": base, "tasks": {}}
     if root["base_data"] is not None:
-        content["base_data"] = _task(data, root["base_data"], base)
+        content["base_data"] = _task(data, root["base_data"], base, partial(decodes, ""))
     for name, entry in root["tasks"].items():
-        content["tasks"][name] = _task(data, entry, base)
+        content["tasks"][name] = _task(data, entry, base, partial(decodes, name))
         content["tasks"][name]["files"] = {
             file_name: _file(data, root, key, base_file).hex()
             for file_name, (key, _) in content["tasks"][name]["files"].items()
@@ -102,7 +112,7 @@ def _file(data: bytes, root: Any, key: str, base_file: Callable[[str], bytes]) -
     return content
 
 
-def _task(data: bytes, entry: Any, base: Any) -> dict[str, Any]:
+def _task(data: bytes, entry: Any, base: Any, decodes: Callable[[int], bool]) -> dict[str, Any]:
     directory = _document(data, entry["directory"])
     origin = entry["first_offset"]
     sections = {
@@ -138,7 +148,8 @@ def _task(data: bytes, entry: Any, base: Any) -> dict[str, Any]:
             if part == "record" and "base" in fields and "dither" in directory:
                 key = directory["dither"] + "\0" + base["tensors"][fields["base"]][0]
                 seed = xxhash.xxh3_64(key.encode(), seed=0).intdigest()
-            tensors[-1].append(record and _record(record, covered, dtype, take, seed))
+            decoded = record and _record(record, covered, dtype, take, seed, decodes)
+            tensors[-1].append(decoded)
     assert not any(rest for parts in sections.values() for rest in parts)
     return {
         "tensors": tensors,
@@ -149,14 +160,19 @@ def _task(data: bytes, entry: Any, base: Any) -> dict[str, Any]:
 
 
 def _record(
-    record: Any, shape: list[int], dtype: str, take: Callable[[str, int], bytes], seed: int | None
+    record: Any,
+    shape: list[int],
+    dtype: str,
+    take: Callable[[str, int], bytes],
+    seed: int | None,
+    decodes: Callable[[int], bool],
 ) -> Any:
-    numel = 1
-    for extent in shape:
-        numel *= extent
+    numel = math.prod(shape)
+    taken = [(stream, codec, take(stream, nbytes)) for stream, codec, nbytes in record["chunks"]]
+    if not decodes(numel):
+        return None
     chunks = {}
-    for stream, codec, nbytes in record["chunks"]:
-        stored = take(stream, nbytes)
+    for stream, codec, stored in taken:
         content = stored if codec == "raw" else _frame(stored)
         if codec == "planes":
             size = ITEM_SIZES[record.get("dtype", dtype)]
