@@ -122,7 +122,7 @@ def _decode(rate: float) -> dict[str, Any]:
         ),
         "int32 positions, copied": (lambda: positions.astype(np.int32).copy(), 4 * n),
     }
-    if compiled.is_available():
+    if compiled.warm_up():
         ways["rice, compiled"] = (from_rice, len(headers) + len(payloads))
         ways["ranked, compiled"] = (from_ranks, len(segments) + len(ranks))
         ways["bitmap, compiled"] = (from_bitmap, len(packed))

@@ -37,7 +37,7 @@ def decode(data: Buffer, numel: int, n_kept: int) -> NDArray[np.int64]:
     Raises:
         CorruptStreamError: A bit beyond the tensor is set, or the count is another.
     """
-    if n_kept >= compiled.MIN_ENTRIES and compiled.is_available():
+    if compiled.is_worth_it(n_kept):
         positions = np.empty(n_kept, np.int64)
         if compiled.decode_bitmap(data, positions) == compiled.SOUND:
             return _within(positions, numel)  # else numpy says what is wrong

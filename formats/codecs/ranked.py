@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from formats import dither
-from formats.codecs import compiled, compiled_ranks
+from formats.codecs import compiled
 from formats.codecs import segments as plan
 from formats.errors import CorruptStreamError
 
@@ -107,14 +107,15 @@ def decode(
     Raises:
         CorruptStreamError: Headers and payload contradict each other or the count.
     """
+    is_possible = n_kept <= len(payload) * MAX_KEPT_A_BYTE
+    if is_possible and compiled.is_worth_it(n_kept):
+        positions = np.empty(n_kept, np.int64)
+        if compiled.decode_ranks(headers, payload, numel, seed, positions):
+            return positions  # else numpy says what is wrong
     order = _Order(numel, seed)
     segments = list(plan.parse(headers, order.counts(plan.EDGES)))
-    if n_kept > len(payload) * MAX_KEPT_A_BYTE:
+    if not is_possible:
         raise CorruptStreamError("ranked payload is too short for its count")
-    if n_kept >= compiled.MIN_ENTRIES and compiled.is_available():
-        positions = np.empty(n_kept, np.int64)
-        if compiled_ranks.decode(payload, segments, order.short, numel, seed, positions):
-            return positions  # else numpy says what is wrong
     bits = _Bits(payload)
     found = []
     n_left = n_kept

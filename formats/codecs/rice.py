@@ -75,7 +75,7 @@ def decode(headers: Buffer, payloads: Buffer, numel: int, n_kept: int) -> NDArra
     if (counts * (blocks["k"].astype(np.int64) + 1) > nbytes * 8).any():
         raise CorruptStreamError("a block's payload is too short for its count")
     positions = np.empty(n_kept, np.int64)
-    if n_kept >= compiled.MIN_ENTRIES and compiled.is_available():
+    if compiled.is_worth_it(n_kept):
         k = blocks["k"].astype(np.int64)
         _check(compiled.decode_blocks(payloads, counts, k, nbytes, positions))
     else:

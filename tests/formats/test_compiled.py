@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.codecs import bitmap, compiled, ranked, rice
+from formats import dither
+from formats.codecs import bitmap, compiled, ranked, rice, segments
 from formats.errors import CorruptStreamError
 from tests.formats.test_ranked import against_dither, by_dither, without_dither
 from tests.formats.test_rice import positions_of
@@ -149,28 +150,78 @@ def test_equal_at_the_last_bits(payload: bytes) -> None:
             assert_same(both(partial(rice.decode, headers, payload, 65_536, count)))
 
 
-@pytest.mark.parametrize(("numel", "is_used"), [(1000, False), (1 << 20, True)])
-def test_is_used_for_many_entries_only(
-    monkeypatch: pytest.MonkeyPatch, numel: int, is_used: bool
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 4000), st.sampled_from([0, 65_536]), st.integers(0, 25), st.booleans())
+def test_equal_however_short_the_last_block(
+    n_short: int, n_before: int, n_buckets: int, at_the_end: bool
 ) -> None:
+    """Its ranks are found from its offsets or from the ranks in use, whichever are fewer."""
+    numel = n_before + (65_536 - n_short if at_the_end else n_short)
+    below = int(segments.EDGES[n_buckets])
+    ranks = dither.ranks_of(7, np.arange(numel, dtype=np.int64))
+    positions = np.flatnonzero(ranks < below)[::3].astype(np.int64)
+    coded = ranked.encode(positions, numel, 7)
+    outcomes = both(lambda: ranked.decode(*coded, numel, positions.size, 7))
+    assert_same(outcomes)
+    assert np.array_equal(outcomes[1], positions)
+
+
+def test_is_used_once_many_entries_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def recorded(*arguments: object) -> int:
+    def recorded(*arguments: Any) -> int:
         calls.append(arguments)
         return decode_blocks(*arguments)
 
+    def read(numel: int) -> None:
+        positions = np.arange(0, numel, 5, dtype=np.int64)
+        coded = rice.encode(positions, numel)
+        assert coded is not None
+        assert np.array_equal(rice.decode(*coded, numel, positions.size), positions)
+
     decode_blocks = compiled.decode_blocks
     monkeypatch.setattr(compiled, "decode_blocks", recorded)
-    positions = positions_of(numel, 0.2, 0)
-    coded = rice.encode(positions, numel)
-    assert coded is not None
-    assert np.array_equal(rice.decode(*coded, numel, positions.size), positions)
-    assert bool(calls) == is_used
+    monkeypatch.setattr(compiled, "_n_asked", 0)
+    monkeypatch.setattr(compiled, "MIN_ENTRIES", 4 * (compiled.ENTRIES_A_CALL + 200))
+    for n_reads in range(1, 7):
+        read(1000)
+        assert len(calls) == max(n_reads - 3, 0)
+    monkeypatch.setattr(compiled, "_n_asked", 0)
+    read(1000)
+    assert len(calls) == 3
+    read(1 << 16)
+    assert len(calls) == 4
+
+
+def test_is_used_at_once_when_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_n_asked", 0)
+    assert not compiled.is_worth_it(1)
+    assert compiled.warm_up()
+    assert compiled.is_worth_it(1)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no locator available"), OSError(28, "full")])
+def test_compiles_where_nothing_can_be_kept(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from formats.codecs import loops
+
+    def without_a_disk(*arguments: Any, cache: bool = False, **options: Any) -> Any:
+        if cache:
+            raise error
+        return njit(*arguments, **options)
+
+    njit = loops.numba.njit
+    monkeypatch.setattr(loops.numba, "njit", without_a_disk)
+    double = loops.compiled_for("int64(int64)")(lambda x: 2 * x)
+    assert double(21) == 42
+    assert double.signatures
 
 
 def test_without_numba_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "is_available", lambda: False)
     monkeypatch.setattr(compiled, "decode_blocks", None)
+    assert not compiled.warm_up()
     positions = positions_of(1 << 19, 0.2, 0)
     coded = rice.encode(positions, 1 << 19)
     assert coded is not None
