@@ -76,6 +76,18 @@ class _Chunks:
             positions = rice.decode(self.raw("blocks"), self.raw("gaps"), self._numel, n_kept)
         return _frozen(positions)
 
+    def signed_levels(self, n_kept: int, low: int, high: int) -> NDArray[np.int8]:
+        if "magnitudes" not in self:
+            ones = signs.decode(self.raw("signs"), n_kept).view(np.int8)
+            ones *= -2
+            ones += 1
+            return ones
+        magnitudes = packing.decode(self.raw("magnitudes"), n_kept, low, high)
+        levels = np.where(signs.decode(self.raw("signs"), n_kept), -magnitudes, magnitudes)
+        if (levels == 128).any():
+            raise CorruptStreamError("level +128 does not exist")
+        return levels.astype(np.int8)
+
     def scales(self) -> NDArray[np.float32]:
         scales = np.frombuffer(self.raw("scales"), "<f4")
         if not np.isfinite(scales).all():
@@ -111,20 +123,8 @@ def decode_record(
     match entry.kind:
         case "sparse_levels":
             positions = chunks.positions(n_kept)  # first: they bound what else is allocated
-            levels = np.ones(n_kept, np.int16)
-            if "magnitudes" in chunks:
-                levels = packing.decode(chunks.raw("magnitudes"), n_kept, low, high)
-            negative = signs.decode(chunks.raw("signs"), n_kept)
-            levels = np.where(negative, -levels, levels)
-            if (levels == 128).any():
-                raise CorruptStreamError("level +128 does not exist")
-            return SparseLevels(
-                numel,
-                positions,
-                _frozen(levels.astype(np.int8)),
-                chunks.scales(),
-                chunks.seed,
-            )
+            signed = chunks.signed_levels(n_kept, low, high)
+            return SparseLevels(numel, positions, _frozen(signed), chunks.scales(), chunks.seed)
         case "sparse_values":
             return SparseValues(
                 numel,
@@ -146,5 +146,5 @@ def decode_record(
 
 
 def _frozen(array: NDArray[T]) -> NDArray[T]:
-    array.flags.writeable = False
+    array.setflags(write=False)
     return array

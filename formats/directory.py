@@ -155,10 +155,7 @@ class TaskDirectory:
         prefix = as_str(fields["prefix"], f"{where} prefix")
         dtype = None if fields["dtype"] is None else as_str(fields["dtype"], f"{where} dtype")
         with located(where=where):
-            tensors = tuple(
-                TensorEntry.from_json(item, f"tensor {i}", base, prefix)
-                for i, item in enumerate(tensors_from_json(fields["tensors"], where))
-            )
+            tensors = tuple(_tensors(tensors_from_json(fields["tensors"], where), base, prefix))
         absent = as_list(fields["absent"], f"{where} absent")
         directory = cls(
             name,
@@ -173,6 +170,14 @@ class TaskDirectory:
         )
         directory.check(base)
         return directory
+
+
+def _tensors(
+    items: Sequence[JSON], base: Sequence[BaseTensor], prefix: str
+) -> Iterator[TensorEntry]:
+    for number, item in enumerate(items):
+        with located(where=f"tensor {number}"):
+            yield TensorEntry.from_json(item, base, prefix)
 
 
 def _streams(value: JSON, where: str) -> dict[str, tuple[SectionRef, ...]]:

@@ -6,12 +6,19 @@ are checked when a directory is read, before any payload is touched or allocated
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from formats.canonical import JSON, as_int, as_list, as_str, closed
 from formats.codecs import bitmap, packing, rice, segments, signs
 from formats.dtypes import itemsize
-from formats.errors import MalformedIndexError, SizeMismatchError, UnknownEncodingError
+from formats.errors import (
+    MalformedIndexError,
+    SizeMismatchError,
+    UnknownEncodingError,
+    located,
+)
 
 STREAMS = (
     "blocks",
@@ -49,8 +56,7 @@ LEVEL_KINDS = ("sparse_levels", "dense_levels")
 KINDS = (*SPARSE_KINDS, "dense_levels", "xor_bits", "dense_bits")
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """``nbytes`` bytes of a stream, encoded with ``codec``: raw, zstd or planes (then zstd)."""
 
     stream: str
@@ -122,23 +128,26 @@ class RecordEntry:
         """Inverse of :meth:`to_json`; sizes are checked by :meth:`check`."""
         optional = ("n_kept", "levels", "dtype", "n_outliers")
         fields = closed(value, where, required=("kind", "chunks"), optional=optional)
-        kind = as_str(fields["kind"], f"{where} kind")
-        if kind not in KINDS:
-            raise UnknownEncodingError("unknown record kind", where=where, actual=repr(kind))
-        if ("n_kept" in fields) != (kind in SPARSE_KINDS):
-            raise MalformedIndexError("only sparse records have n_kept", where=where)
-        if ("levels" in fields) != (kind in LEVEL_KINDS):
-            raise MalformedIndexError("only level records have levels", where=where)
-        if "n_outliers" in fields and kind != "dense_levels":
-            raise MalformedIndexError("only dense levels have outliers", where=where)
-        return cls(
-            kind,
-            tuple(_chunk(item, where) for item in as_list(fields["chunks"], f"{where} chunks")),
-            as_int(fields["n_kept"], f"{where} n_kept") if "n_kept" in fields else None,
-            _level_range(fields["levels"], where, kind) if "levels" in fields else None,
-            as_str(fields["dtype"], f"{where} dtype") if "dtype" in fields else None,
-            _n_outliers(fields["n_outliers"], where) if "n_outliers" in fields else None,
-        )
+        with located(where=where):
+            kind = as_str(fields["kind"], "kind")
+            if kind not in KINDS:
+                raise UnknownEncodingError("unknown record kind", actual=repr(kind))
+            if ("n_kept" in fields) != (kind in SPARSE_KINDS):
+                raise MalformedIndexError("only sparse records have n_kept")
+            if ("levels" in fields) != (kind in LEVEL_KINDS):
+                raise MalformedIndexError("only level records have levels")
+            if "n_outliers" in fields and kind != "dense_levels":
+                raise MalformedIndexError("only dense levels have outliers")
+            return cls(
+                kind,
+                tuple(map(_chunk, as_list(fields["chunks"], "chunks"))),
+                as_int(fields["n_kept"], "n_kept") if "n_kept" in fields else None,
+                _level_range(fields["levels"], kind) if "levels" in fields else None,
+                as_str(fields["dtype"], "dtype") if "dtype" in fields else None,
+                as_int(fields["n_outliers"], "n_outliers", low=1)
+                if "n_outliers" in fields
+                else None,
+            )
 
     def check(self, *, numel: int, rows: int, dtype: str) -> None:
         """Checks the set of chunks and every size that is known beforehand.
@@ -157,11 +166,16 @@ class RecordEntry:
                 raise SizeMismatchError(
                     f"more {what} than elements", expected=f"<= {numel}", actual=count
                 )
-        streams = tuple(chunk.stream for chunk in self.chunks)
-        if streams not in self._stream_sets():
+        streams = tuple([chunk.stream for chunk in self.chunks])
+        possible = _stream_sets(
+            self.kind,
+            has_magnitudes=self.level_range != (1, 1),
+            has_outliers=self.n_outliers is not None,
+        )
+        if streams not in possible:
             raise UnknownEncodingError(
                 f"wrong streams for a {self.kind} record",
-                expected=" or ".join("+".join(names) for names in self._stream_sets()),
+                expected=" or ".join("+".join(names) for names in possible),
                 actual="+".join(streams),
             )
         for chunk in self.chunks:
@@ -185,23 +199,6 @@ class RecordEntry:
             case _:
                 return count * itemsize(self.dtype or dtype)
 
-    def _stream_sets(self) -> tuple[tuple[str, ...], ...]:
-        """The sequences of streams that the kind may have."""
-        match self.kind:
-            case "sparse_levels":
-                magnitudes = () if self.level_range == (1, 1) else ("magnitudes",)
-                rest = ("signs", *magnitudes, "scales")
-            case "sparse_values":
-                rest = ("values",)
-            case "dense_levels":
-                if self.n_outliers is None:
-                    return (("levels", "scales"),)
-                return (("blocks", "gaps", "levels", "scales", "outliers"),)
-            case _:
-                return (("bits",),)
-        indices = (("blocks", "gaps"), ("bitmap",), ("segments", "ranks"))
-        return tuple((*index, *rest) for index in indices)
-
     def _check_chunk(self, chunk: Chunk, *, numel: int, rows: int, dtype: str) -> None:
         if chunk.stream in ("gaps", "ranks"):
             return
@@ -223,26 +220,40 @@ class RecordEntry:
             )
 
 
-def _chunk(value: JSON, where: str) -> Chunk:
-    fields = as_list(value, f"{where} chunk", lengths=(3,))
-    stream = as_str(fields[0], f"{where} stream")
-    codec = as_str(fields[1], f"{where} codec")
+def _chunk(value: JSON) -> Chunk:
+    stream, codec, nbytes = as_list(value, "chunk", lengths=(3,))
+    stream, codec = as_str(stream, "stream"), as_str(codec, "codec")
     if codec not in CHUNK_CODECS.get(stream, ()):
-        raise UnknownEncodingError(
-            "unknown stream or codec", where=where, actual=f"{stream!r} as {codec!r}"
-        )
-    return Chunk(stream, codec, as_int(fields[2], f"{where} chunk length"))
+        raise UnknownEncodingError("unknown stream or codec", actual=f"{stream!r} as {codec!r}")
+    return Chunk(stream, codec, as_int(nbytes, "chunk length"))
 
 
-def _n_outliers(value: JSON, where: str) -> int:
-    return as_int(value, f"{where} n_outliers", low=1)
-
-
-def _level_range(value: JSON, where: str, kind: str) -> tuple[int, int]:
-    low, high = as_list(value, f"{where} levels", lengths=(2,))
+def _level_range(value: JSON, kind: str) -> tuple[int, int]:
+    low, high = as_list(value, "levels", lengths=(2,))
     bounds = (1, 128) if kind == "sparse_levels" else (-128, 127)
-    lowest = as_int(low, f"{where} lowest level", low=bounds[0], high=bounds[1])
-    highest = as_int(high, f"{where} highest level", low=lowest, high=bounds[1])
+    lowest = as_int(low, "lowest level", low=bounds[0], high=bounds[1])
+    highest = as_int(high, "highest level", low=lowest, high=bounds[1])
     if kind == "sparse_levels" and lowest != 1:
-        raise MalformedIndexError("magnitudes are counted from 1", where=where, actual=lowest)
+        raise MalformedIndexError("magnitudes are counted from 1", actual=lowest)
     return lowest, highest
+
+
+@functools.cache
+def _stream_sets(
+    kind: str, *, has_magnitudes: bool, has_outliers: bool
+) -> tuple[tuple[str, ...], ...]:
+    """The sequences of streams that a kind may have."""
+    rest: tuple[str, ...]
+    match kind:
+        case "sparse_levels":
+            rest = ("signs", "magnitudes", "scales") if has_magnitudes else ("signs", "scales")
+        case "sparse_values":
+            rest = ("values",)
+        case "dense_levels":
+            if has_outliers:
+                return (("blocks", "gaps", "levels", "scales", "outliers"),)
+            return (("levels", "scales"),)
+        case _:
+            return (("bits",),)
+    indices = (("blocks", "gaps"), ("bitmap",), ("segments", "ranks"))
+    return tuple((*index, *rest) for index in indices)

@@ -48,6 +48,13 @@ class TensorEntry:
         """Stored bytes (before the compression of whole sections)."""
         return sum(part.nbytes for part in (self.record, self.extra) if part is not None)
 
+    @property
+    def n_values(self) -> int:
+        """About as many values as its records decode to."""
+        parts = (part for part in (self.record, self.extra) if part is not None)
+        numel = math.prod(self.shape)
+        return sum(numel if part.n_kept is None else part.n_kept for part in parts)
+
     def shapes(self, base: Sequence[BaseTensor]) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
         """Shapes that ``record`` and ``extra`` cover; None for the second if nothing grew.
 
@@ -127,33 +134,27 @@ class TensorEntry:
         return fields
 
     @classmethod
-    def from_json(
-        cls, value: JSON, where: str, base: Sequence[BaseTensor], prefix: str
-    ) -> TensorEntry:
+    def from_json(cls, value: JSON, base: Sequence[BaseTensor], prefix: str) -> TensorEntry:
         """Inverse of :meth:`to_json`, checked."""
         keys = ("base", "name", "dtype", "shape", "record", "extra")
-        fields = closed(value, where, required=(), optional=keys)
-        index = None
+        fields = closed(value, "tensor", required=(), optional=keys)
+        index, name, dtype = None, "", ""
+        shape: tuple[int, ...] = ()
         if "base" in fields:
-            index = as_int(fields["base"], f"{where} base", high=len(base) - 1)
+            index = as_int(fields["base"], "base", high=len(base) - 1)
             origin = base[index]
-            shared: dict[str, JSON] = {
-                "name": prefix + origin.name,
-                "dtype": origin.dtype,
-                "shape": list(origin.shape),
-            }
-            fields = shared | fields
+            name, dtype, shape = prefix + origin.name, origin.dtype, origin.shape
         elif not {"name", "dtype", "shape"} <= fields.keys():
             raise MalformedIndexError(
-                "a new tensor needs name, dtype and shape", where=where, actual=sorted(fields)
+                "a new tensor needs name, dtype and shape", actual=sorted(fields)
             )
         entry = cls(
-            as_name(fields["name"], f"{where} name"),
-            as_str(fields["dtype"], f"{where} dtype"),
-            shape_from_json(fields["shape"], f"{where} shape"),
+            as_name(fields.get("name", name), "name"),
+            as_str(fields["dtype"], "dtype") if "dtype" in fields else dtype,
+            shape_from_json(fields["shape"], "shape") if "shape" in fields else shape,
             index,
-            RecordEntry.from_json(fields["record"], where) if "record" in fields else None,
-            RecordEntry.from_json(fields["extra"], f"{where} extra") if "extra" in fields else None,
+            RecordEntry.from_json(fields["record"], "record") if "record" in fields else None,
+            RecordEntry.from_json(fields["extra"], "extra") if "extra" in fields else None,
         )
         entry.check(base)
         return entry

@@ -30,7 +30,7 @@ def decode(data: Buffer, n_kept: int) -> NDArray[np.bool_]:
     Raises:
         CorruptStreamError: A bit beyond the last entry is set.
     """
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-    if bits[n_kept:].any():
+    if int.from_bytes(data[n_kept >> 3 :], "little") >> (n_kept & 7):
         raise CorruptStreamError("sign bits set beyond the last kept entry")
-    return bits[:n_kept].view(np.bool_)
+    bits = np.frombuffer(data, np.uint8)
+    return np.unpackbits(bits, count=n_kept, bitorder="little").view(np.bool_)
