@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import TYPE_CHECKING
 
 from formats.codecs import zstd
@@ -23,7 +24,7 @@ class TaskReader:
     """Decodes the records of one task, in any order.
 
     Raw chunks are handed out as read-only views of the mapped file; they stay valid after the
-    container is closed. Safe for concurrent use: at worst a section is verified twice.
+    container is closed. Safe for concurrent use.
 
     Args:
         directory: Parsed and checked.
@@ -48,6 +49,7 @@ class TaskReader:
         self._extent = extent
         self._path = path
         self._sections: dict[SectionRef, memoryview] = {}
+        self._locks = {ref: threading.Lock() for _, ref in directory.sections()}
         with located(path=path, where=f"task {directory.name!r}"):
             self._places = _place_chunks(directory)
 
@@ -85,12 +87,18 @@ class TaskReader:
         """
         content = self._sections.get(ref)
         if content is None:
-            content = self._extent[ref.offset : ref.end]
-            ref.verify(content, stream)
-            if ref.raw_nbytes is not None:
-                content = memoryview(zstd.decompress(content, ref.raw_nbytes))
-            self._sections[ref] = content
+            with self._locks[ref]:  # of threads that want it at once, one verifies it
+                content = self._sections.get(ref)
+                if content is None:
+                    content = self._sections[ref] = self._verified(stream, ref)
         return content
+
+    def _verified(self, stream: str, ref: SectionRef) -> memoryview:
+        content = self._extent[ref.offset : ref.end]
+        ref.verify(content, stream)
+        if ref.raw_nbytes is None:
+            return content
+        return memoryview(zstd.decompress(content, ref.raw_nbytes))
 
     def _decode(self, entry: TensorEntry, part: str) -> Record | None:
         place = self._places.get((entry.name, part))

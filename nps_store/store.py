@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from formats.container import Container
 from formats.errors import located
+from formats.parallel import ordered_map
 from formats.roots import select_root
 from nps_store.checkpoint import DTYPES
 from nps_store.identity import find_base
@@ -157,8 +160,9 @@ class Store:
             FormatError: A section of the task is damaged.
         """
         reader = self._container.task_reader(name)
-        for entry in reader:
-            yield self._change(reader, entry)
+        yield from ordered_map(
+            partial(self._change, reader), tuple(reader), cost=attrgetter("n_values")
+        )
 
     def unchanged(self, name: str, only: Collection[str] | None = None) -> Iterator[Change]:
         """The task's tensors that equal the base's, as changes without a patch.

@@ -1,0 +1,63 @@
+"""Many independent pieces of work by threads, for a reader none the wiser.
+
+What decodes a large tensor leaves the interpreter's lock: compiled loops, zstd, numpy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
+
+MIN_COST = 1 << 20
+"""Below that threads are not worth their start; decoded on one core in about 10 ms."""
+MAX_COST_AHEAD = 1 << 24
+"""What results may wait for whoever takes them."""
+MAX_THREADS = 16
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def ordered_map(
+    function: Callable[[T], R], items: Sequence[T], *, cost: Callable[[T], int]
+) -> Iterator[R]:
+    """``map``, with results and errors in their order, by threads where there is much to do.
+
+    Args:
+        function: Called once an item, from any thread.
+        items: What there is to do.
+        cost: Of an item: about as many values as it is decoded to.
+    """
+    costs = [cost(item) for item in items]
+    n_threads = min(n_cores(), len(items), MAX_THREADS)
+    if sum(costs) < MIN_COST or n_threads < 2:
+        yield from map(function, items)
+        return
+    threads = ThreadPoolExecutor(n_threads, "nps-read")
+    waiting: deque[tuple[Future[R], int]] = deque()
+    ahead = 0
+    try:
+        for item, item_cost in zip(items, costs, strict=True):
+            while waiting and ahead + item_cost > MAX_COST_AHEAD:
+                first, first_cost = waiting.popleft()
+                ahead -= first_cost
+                yield first.result()
+            waiting.append((threads.submit(function, item), item_cost))
+            ahead += item_cost
+        while waiting:
+            yield waiting.popleft()[0].result()
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
