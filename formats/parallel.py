@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 MIN_COST = 1 << 20
 """Below that threads are not worth their start; decoded on one core in about 10 ms."""
+COST_A_TURN = 1 << 16
+"""Small items are done together, because handing one over takes as long as decoding thousands."""
 MAX_COST_AHEAD = 1 << 24
 """What results may wait for whoever takes them."""
 MAX_THREADS = 16
 
 T = TypeVar("T")
 R = TypeVar("R")
+Outcome: TypeAlias = tuple[list[R], Exception | None]
 
 
 def ordered_map(
@@ -40,18 +43,18 @@ def ordered_map(
         yield from map(function, items)
         return
     threads = ThreadPoolExecutor(n_threads, "nps-read")
-    waiting: deque[tuple[Future[R], int]] = deque()
+    waiting: deque[tuple[Future[Outcome[R]], int]] = deque()
     ahead = 0
     try:
-        for item, item_cost in zip(items, costs, strict=True):
-            while waiting and ahead + item_cost > MAX_COST_AHEAD:
+        for turn, turn_cost in _turns(items, costs):
+            while waiting and ahead + turn_cost > MAX_COST_AHEAD:
                 first, first_cost = waiting.popleft()
                 ahead -= first_cost
-                yield first.result()
-            waiting.append((threads.submit(function, item), item_cost))
-            ahead += item_cost
+                yield from _results(first.result())
+            waiting.append((threads.submit(_run, function, turn), turn_cost))
+            ahead += turn_cost
         while waiting:
-            yield waiting.popleft()[0].result()
+            yield from _results(waiting.popleft()[0].result())
     finally:
         threads.shutdown(cancel_futures=True)
 
@@ -61,3 +64,34 @@ def n_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _turns(items: Sequence[T], costs: Sequence[int]) -> Iterator[tuple[list[T], int]]:
+    """Consecutive items with their cost together."""
+    turn: list[T] = []
+    total = 0
+    for item, item_cost in zip(items, costs, strict=True):
+        if turn and total + item_cost > COST_A_TURN:
+            yield turn, total
+            turn, total = [], 0
+        turn.append(item)
+        total += item_cost
+    yield turn, total
+
+
+def _run(function: Callable[[T], R], turn: Sequence[T]) -> Outcome[R]:
+    """Results up to the first error, and that."""
+    results: list[R] = []
+    try:
+        for item in turn:
+            results.append(function(item))  # noqa: PERF401 (what is there stays)
+    except Exception as error:  # noqa: BLE001 (raised in its turn)
+        return results, error
+    return results, None
+
+
+def _results(outcome: Outcome[R]) -> Iterator[R]:
+    results, error = outcome
+    yield from results
+    if error is not None:
+        raise error
