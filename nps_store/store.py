@@ -140,7 +140,7 @@ class Store:
             directory,
             container.root.tasks[name],
             container.base.tensors,
-            self.files(name),
+            Files(container, directory.files, self.base),
             nbytes=task_nbytes(container, name),
         )
 

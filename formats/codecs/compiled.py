@@ -105,7 +105,7 @@ def decode_ranks(
     Returns:
         Whether headers and payload are sound.
     """
-    codings = np.frombuffer(headers, np.uint8).astype(np.int64)
+    codings = np.frombuffer(headers, np.uint8)
     sound: bool = _loops("rank_loops").decode(
         as_words(payload), 8 * len(payload), codings, numel, np.uint64(seed), positions
     )
@@ -113,10 +113,9 @@ def decode_ranks(
 
 
 def as_words(data: Buffer) -> NDArray[np.uint64]:
-    """The data as little-endian words with two words of zeros behind it."""
-    padded = np.zeros(len(data) // 8 + 3, np.uint64)
-    padded.view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
-    return padded
+    """The data as little-endian words, read-only, with two words of zeros and more behind it."""
+    padded = b"".join((data, bytes(24 - len(data) % 8)))
+    return np.frombuffer(padded, np.uint64)
 
 
 @functools.cache

@@ -24,6 +24,9 @@ ir: Any = import_module("llvmlite.ir")
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
+WORDS = "Array(uint64, 1, 'C', True)"
+"""What ``compiled.as_words`` makes; read-only."""
+
 
 def compiled_for(*signatures: str) -> Callable[[F], F]:
     """Compiles a function, which then runs without the interpreter's lock."""
@@ -50,7 +53,7 @@ numba has no name for the processor's instruction that counts trailing zeros.
 """
 
 
-@compiled_for("int64(uint64[::1], int64[::1], int64[::1], int64[::1], int64[::1])")
+@compiled_for(f"int64({WORDS}, int64[::1], int64[::1], int64[::1], int64[::1])")
 def decode_blocks(
     words: NDArray[np.uint64],
     counts: NDArray[np.int64],
@@ -99,7 +102,7 @@ def decode_blocks(
     return 0
 
 
-@compiled_for("int64(uint64[::1], int64[::1])")
+@compiled_for(f"int64({WORDS}, int64[::1])")
 def decode_bitmap(words: NDArray[np.uint64], positions: NDArray[np.int64]) -> int:
     """See ``compiled.decode_bitmap``."""
     entry = 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from formats.codecs.loops import compiled_for, lowest_bit
+from formats.codecs.loops import WORDS, compiled_for, lowest_bit
 from formats.codecs.segments import EDGES, MAX_K, N_BUCKETS
 
 if TYPE_CHECKING:
@@ -109,11 +109,11 @@ def _low_ranks(
     return ranks[:n_found]
 
 
-@compiled_for("boolean(uint64[::1], int64, int64[::1], int64[:, ::1], int64[::1], int64[::1])")
+@compiled_for(f"boolean({WORDS}, int64, int64[::1], int64[:, ::1], int64[::1], int64[::1])")
 def _read_codes(
     words: NDArray[np.uint64],
     n_bits: int,
-    headers: NDArray[np.int64],
+    codings: NDArray[np.int64],
     segments: NDArray[np.int64],
     flags: NDArray[np.int64],
     ends: NDArray[np.int64],
@@ -123,7 +123,7 @@ def _read_codes(
     unary, low_at = 0, n_bits  # what lies between them is not read yet
     for segment in range(ends.size):
         n_flags = segments[segment, 2]
-        k = headers[segment] & 31
+        k = codings[segment] & 31
         is_complement = k > MAX_K
         if is_complement:
             k -= MAX_K + 1
@@ -218,18 +218,19 @@ def _place(
             entry += n
 
 
-@compiled_for("boolean(uint64[::1], int64, int64[::1], int64, uint64, int64[::1])")
+@compiled_for(f"boolean({WORDS}, int64, Array(uint8, 1, 'C', True), int64, uint64, int64[::1])")
 def decode(
     words: NDArray[np.uint64],
     n_bits: int,
-    headers: NDArray[np.int64],
+    headers: NDArray[np.uint8],
     numel: int,
     seed: np.uint64,
     positions: NDArray[np.int64],
 ) -> bool:
     """See ``compiled.decode_ranks``."""
     n_full, n_short = numel >> 16, numel & 65535
-    buckets = np.cumsum((headers >> 5) + 1)
+    codings = headers.astype(np.int64)
+    buckets = np.cumsum((codings >> 5) + 1)
     limit = 0
     if headers.size:
         if buckets[-1] > N_BUCKETS:
@@ -249,7 +250,7 @@ def decode(
 
     flags = np.empty(positions.size, np.int64)
     ends = np.empty(headers.size, np.int64)
-    if not _read_codes(words, n_bits, headers, segments, flags, ends):
+    if not _read_codes(words, n_bits, codings, segments, flags, ends):
         return False
     _place(flags, ends, segments, short, first_short, n_full, seed, keys, bits, occupied, positions)
     return True
