@@ -3,9 +3,9 @@
     python -m benchmarks.container
 
 In one process, on one core: decoding kept positions, those of whole tasks by their dither beside
-their gaps, packed levels, opening a store of a thousand tasks, reading a large task beside reading
-its bytes, and what masks, signs and levels of the shipped store take beside their entropy and other
-encodings.
+their gaps, one task (a large one on all cores too), packed levels, opening a store of a thousand
+tasks, reading a large task beside reading its bytes, and what masks, signs and levels of the
+shipped store take beside their entropy and other encodings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import zstandard
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import packed_levels
+from benchmarks import packed_levels, task_reads
 from benchmarks.machine import circumstances, write_result
 from formats import Container, ContainerWriter, dither
 from formats.codecs import bitmap, compiled, ranked, rice
@@ -49,6 +49,7 @@ def main() -> None:
         "numba": _numba(),
         "decode": [_decode(rate) for rate in RATES],
         "tasks": [_tasks(coding) for coding in ("gaps", "ranks")],
+        "task_reads": task_reads.measure(STORE),
         "levels": packed_levels.measure(),
         "open": _open(),
         "read": _read(),
@@ -360,6 +361,11 @@ def _show(result: dict[str, Any]) -> None:
             f"{tasks['n_tasks']} tasks, {tasks['n_kept']} kept, by {tasks['coding']}: "
             f"{tasks['nbytes']} bytes, written in {tasks['write_s']:.2f} s, "
             f"read in {tasks['read_s'] * 1e3:.0f} ms"
+        )
+    for one in result["task_reads"]:
+        console.print(
+            f"one task of {one['store']}, {one['n_values']} values, {one['way']}: "
+            f"{one['milliseconds']['median']:.1f} ms"
         )
     for levels in result["levels"]:
         console.print(

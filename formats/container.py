@@ -62,6 +62,7 @@ class Container:
         self.selection = selection
         self._data: SectionView | None = data
         self._source = source
+        self._last: TaskDirectory | None = None
         with located(path=path):
             self.root, self.base = _read_index(data, selection.pointer)
 
@@ -218,11 +219,15 @@ class Container:
         return view
 
     def _directory(self, task: str, entry: TaskEntry, frame: memoryview) -> TaskDirectory:
+        last = self._last  # whoever loads a task asks for its directory more than once
+        if last is not None and last.name == task:
+            return last
         with located(path=self.path, where=f"directory of task {task!r}"):
             entry.directory.verify(frame, "directory")
             document = load(frame, max_nbytes=MAX_DIRECTORY_NBYTES)
             directory = TaskDirectory.from_json(document, name=task, base=self.base.tensors)
             directory.check_extent(entry.directory.offset - entry.first_offset)
+            self._last = directory
             return directory
 
     def _reader(self, task: str, entry: TaskEntry) -> TaskReader:

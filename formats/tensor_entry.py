@@ -137,7 +137,7 @@ class TensorEntry:
     def from_json(cls, value: JSON, base: Sequence[BaseTensor], prefix: str) -> TensorEntry:
         """Inverse of :meth:`to_json`, checked."""
         keys = ("base", "name", "dtype", "shape", "record", "extra")
-        fields = closed(value, "tensor", required=(), optional=keys)
+        fields = closed(value, "object", required=(), optional=keys)
         index, name, dtype = None, "", ""
         shape: tuple[int, ...] = ()
         if "base" in fields:

@@ -252,3 +252,11 @@ def test_a_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as caught:
         Container.open(tmp_path)
     assert caught.value.filename == str(tmp_path)
+
+
+def test_a_directory_is_parsed_once_in_a_row(tmp_path: Path) -> None:
+    with Container.open(build(tmp_path / "a.nps", "one", "two")) as store:
+        one = store.directory("one")
+        assert store.task_reader("one").directory is one
+        assert store.directory("two").name == "two"
+        assert store.directory("one") == one

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import pickle
+from typing import TYPE_CHECKING
 
 import pytest
 
-from formats import errors
+from formats import Container, errors
 from formats.errors import ChecksumMismatchError, FormatError, NpsError, TaskNotFoundError, located
+from tests.formats.stores import build, forge
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _classes(root: type[NpsError]) -> list[type[NpsError]]:
@@ -61,3 +66,31 @@ def test_errors_survive_pickling() -> None:
     error = FormatError("bad", path="p", expected=1, actual=2)
     again = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert (str(again), again.expected) == (str(error), 1)
+
+
+PLACES = {
+    "chunk": (
+        lambda tensor: tensor["record"]["chunks"][0].__setitem__(2, -1),
+        "task 'one', tensor 1, record, chunk length",
+    ),
+    "kind": (
+        lambda tensor: tensor["record"].update(kind=1),
+        "task 'one', tensor 1, record, kind",
+    ),
+    "base": (lambda tensor: tensor.update(base=True), "task 'one', tensor 1, base"),
+    "shape": (lambda tensor: tensor.update(shape=[0.5]), "task 'one', tensor 1, shape"),
+    "key": (lambda tensor: tensor.update(note=1), "task 'one', tensor 1, object"),
+}
+
+
+@pytest.mark.parametrize("rule", PLACES)
+def test_an_error_names_its_place_in_a_directory(tmp_path: Path, rule: str) -> None:
+    edit, where = PLACES[rule]
+    forged = forge(
+        build(tmp_path / "a.nps", "one"),
+        tmp_path / "b.nps",
+        directory=lambda document: edit(document["tensors"][1]),
+    )
+    with Container.open(forged) as store, pytest.raises(FormatError) as caught:
+        store.directory("one")
+    assert caught.value.where == f"directory of task 'one', {where}"

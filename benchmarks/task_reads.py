@@ -1,0 +1,88 @@
+"""How long it takes to read a task, from its directory to decoded records; page cache warm.
+
+Tasks of the shipped store, by numpy and by the compiled loops, and a large made-up one of a few
+hundred tensors, by one thread and by as many as there are cores.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+import time
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from formats import Container, ContainerWriter, dither, parallel
+from formats.codecs import compiled
+from formats.index import BaseTensor
+from formats.records import SparseLevels
+
+SHAPES = [(1536, 1536), (384, 1536), (5376, 1536), (1536,)] * 72
+RATE = 0.005
+REPEATS = 32
+
+
+def measure(shipped: Path) -> list[dict[str, Any]]:
+    """Milliseconds a task; the shipped ones in turn."""
+    least, most = compiled.MIN_ENTRIES, parallel.MAX_THREADS
+    with tempfile.TemporaryDirectory() as folder:
+        large = _write(Path(folder) / "large.nps")
+        compiled.MIN_ENTRIES = 1 << 62
+        measured = [{"way": "numpy", **_measure(shipped)}]
+        compiled.MIN_ENTRIES = least
+        if compiled.warm_up():
+            measured.append({"way": "compiled", **_measure(shipped)})
+        parallel.MAX_THREADS = 1
+        measured.append({"way": "one thread", **_measure(large)})
+        parallel.MAX_THREADS = most
+        n_threads = min(parallel.n_cores(), most)
+        measured.append({"way": f"{n_threads} threads", **_measure(large)})
+    return measured
+
+
+def _measure(path: Path) -> dict[str, Any]:
+    times = []
+    with Container.open(path) as store:
+        names = sorted(store.root.tasks)
+        n_values = sum(entry.n_values for entry in store.task_reader(names[0]))
+        for name in itertools.islice(itertools.cycle(names), REPEATS + 1):
+            start = time.perf_counter()
+            reader = store.task_reader(name)
+            read = parallel.ordered_map(reader.record, tuple(reader), cost=attrgetter("n_values"))
+            for _ in read:
+                pass
+            times.append((time.perf_counter() - start) * 1e3)
+    del times[0]
+    return {
+        "store": path.name,
+        "n_values": n_values,
+        "milliseconds": {"min": min(times), "median": float(np.median(times))},
+    }
+
+
+def _write(path: Path) -> Path:
+    """A store with one task whose positions are distributed as dither would have them."""
+    rng = np.random.default_rng(0)
+    base = [BaseTensor(f"w{i}", "BF16", shape, "0" * 32) for i, shape in enumerate(SHAPES)]
+    with ContainerWriter.create(path) as writer:
+        writer.set_base(storage="external", tensors=base)
+        with writer.begin_task("large", dither="large") as task:
+            for index, tensor in enumerate(base):
+                seed = dither.tensor_seed("large", tensor.name)
+                n = int(tensor.numel * RATE)
+                kept = rng.random(n) * rng.gamma(2.5, size=n) ** 1.5 * RATE / math.gamma(2.5)
+                ranks = (kept * 65536).clip(0, 65535).astype(np.uint16)
+                blocks = rng.integers(0, -(-tensor.numel // 65536), n)
+                positions = np.unique(dither.positions_of(seed, blocks, ranks))
+                positions = positions[positions < tensor.numel]
+                levels = rng.choice(np.array([-1, 1], np.int8), positions.size)
+                one = np.ones(1, np.float32)
+                record = SparseLevels(tensor.numel, positions, levels, one, seed)
+                task.add(tensor.name, dtype="BF16", shape=tensor.shape, base=index, record=record)
+            task.finish()
+        writer.commit()
+    return path
