@@ -29,7 +29,11 @@ WORDS = "Array(uint64, 1, 'C', True)"
 
 
 def compiled_for(*signatures: str) -> Callable[[F], F]:
-    """Compiles a function, which then runs without the interpreter's lock."""
+    """Compiles a function, which then runs without the interpreter's lock.
+
+    What lies on disk is made anew when the function's own file changes; of other files it may use
+    only what never does, such as constants of the format.
+    """
 
     def compile_(function: F) -> F:
         try:
@@ -39,6 +43,12 @@ def compiled_for(*signatures: str) -> Callable[[F], F]:
         return compiled
 
     return compile_
+
+
+def inlined(function: F) -> F:
+    """For functions that only compiled ones call."""
+    compiled: F = numba.njit(nogil=True)(function)
+    return compiled
 
 
 _count_zeros = lambda _context, builder, _signature, arguments: builder.cttz(  # noqa: E731

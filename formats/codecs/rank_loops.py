@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from formats.codecs.loops import WORDS, compiled_for, lowest_bit
+from formats.codecs.loops import WORDS, compiled_for, inlined, lowest_bit
 from formats.codecs.segments import EDGES, MAX_K, N_BUCKETS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+START, STOP, CODING, N_FLAGS, FIRST_SHORT = range(5)
+"""Columns of segments: lowest rank, that behind it, header bits, elements, place in ``short``."""
 
-@compiled_for("void(uint64, int64, uint16[:, ::1])")
+
+@inlined
 def _set_keys(seed: np.uint64, block: int, keys: NDArray[np.uint16]) -> None:
     """Terms, factors and inverses of the factors of a block's permutation."""
     for row in range(2):
@@ -37,7 +40,7 @@ def _set_keys(seed: np.uint64, block: int, keys: NDArray[np.uint16]) -> None:
         keys[1, step], keys[2, step] = factor, inverse
 
 
-@compiled_for("void(uint16[::1], int64, uint16[:, ::1])")
+@inlined
 def _permute_(x: NDArray[np.uint16], n: int, keys: NDArray[np.uint16]) -> None:
     for entry in range(n):
         value = x[entry]
@@ -47,7 +50,7 @@ def _permute_(x: NDArray[np.uint16], n: int, keys: NDArray[np.uint16]) -> None:
         x[entry] = value ^ value >> 7
 
 
-@compiled_for("void(uint16[::1], int64, uint16[:, ::1])")
+@inlined
 def _unpermute_(x: NDArray[np.uint16], n: int, keys: NDArray[np.uint16]) -> None:
     for entry in range(n):
         value = x[entry]
@@ -60,7 +63,7 @@ def _unpermute_(x: NDArray[np.uint16], n: int, keys: NDArray[np.uint16]) -> None
         x[entry] = value
 
 
-@compiled_for("void(uint16[::1], int64, int64[::1], int64, uint64[::1], uint64[::1])")
+@inlined
 def _sort(
     x: NDArray[np.uint16],
     n: int,
@@ -86,7 +89,7 @@ def _sort(
                 entry += 1
 
 
-@compiled_for("int64[::1](int64, int64, uint16[:, ::1], uint64[::1], uint64[::1])")
+@inlined
 def _low_ranks(
     n: int,
     limit: int,
@@ -95,25 +98,29 @@ def _low_ranks(
     occupied: NDArray[np.uint64],
 ) -> NDArray[np.int64]:
     """Ranks below ``limit`` of the offsets below ``n``, increasing; the shorter way of two."""
-    ranks = np.empty(min(n, limit), np.int64)
-    x = np.arange(ranks.size).astype(np.uint16)
+    fewer = min(n, limit)
+    ranks = np.empty(fewer, np.int64)
+    x = np.empty(fewer, np.uint16)
+    for entry in range(fewer):
+        x[entry] = entry
+    n_found = 0
     if n <= limit:
         _permute_(x, n, keys)
         _sort(x, n, ranks, 0, bits, occupied)
-        return ranks[: np.searchsorted(ranks, limit)]
-    _unpermute_(x, limit, keys)
-    n_found = 0
-    for rank in range(limit):
-        ranks[n_found] = rank
-        n_found += x[rank] < n
+        while n_found < n and ranks[n_found] < limit:
+            n_found += 1
+    else:
+        _unpermute_(x, limit, keys)
+        for rank in range(limit):
+            ranks[n_found] = rank
+            n_found += x[rank] < n
     return ranks[:n_found]
 
 
-@compiled_for(f"boolean({WORDS}, int64, int64[::1], int64[:, ::1], int64[::1], int64[::1])")
+@inlined
 def _read_codes(
     words: NDArray[np.uint64],
     n_bits: int,
-    codings: NDArray[np.int64],
     segments: NDArray[np.int64],
     flags: NDArray[np.int64],
     ends: NDArray[np.int64],
@@ -122,8 +129,7 @@ def _read_codes(
     entry = 0
     unary, low_at = 0, n_bits  # what lies between them is not read yet
     for segment in range(ends.size):
-        n_flags = segments[segment, 2]
-        k = codings[segment] & 31
+        n_flags, k = segments[segment, N_FLAGS], segments[segment, CODING]
         is_complement = k > MAX_K
         if is_complement:
             k -= MAX_K + 1
@@ -171,16 +177,12 @@ def _read_codes(
     return True
 
 
-@compiled_for(
-    "void(int64[::1], int64[::1], int64[:, ::1], int64[::1], int64[::1], int64, uint64, "
-    "uint16[:, ::1], uint64[::1], uint64[::1], int64[::1])"
-)
+@inlined
 def _place(
     flags: NDArray[np.int64],
     ends: NDArray[np.int64],
     segments: NDArray[np.int64],
     short: NDArray[np.int64],
-    first_short: NDArray[np.int64],
     n_full: int,
     seed: np.uint64,
     keys: NDArray[np.uint16],
@@ -189,16 +191,18 @@ def _place(
     positions: NDArray[np.int64],
 ) -> None:
     """Fills ``positions`` block by block, each from all of its segments."""
-    cursors = np.zeros_like(ends)
-    cursors[1:] = ends[:-1]
+    cursors = np.zeros(ends.size, np.int64)
+    for segment in range(1, ends.size):
+        cursors[segment] = ends[segment - 1]
     offsets = np.empty(min(positions.size, 65536), np.uint16)
     entry = 0
     for block in range(n_full + 1):
         n = 0
         for segment in range(ends.size):
-            start = segments[segment, 0]
-            base = block * (segments[segment, 1] - start)
-            next_base = base + segments[segment, 1] - start
+            start = segments[segment, START]
+            width = segments[segment, STOP] - start
+            base = block * width
+            next_base = base + width
             cursor, end = cursors[segment], ends[segment]
             if block < n_full:
                 while cursor < end and flags[cursor] < next_base:
@@ -206,8 +210,9 @@ def _place(
                     n += 1
                     cursor += 1
             else:
+                first_short = segments[segment, FIRST_SHORT]
                 while cursor < end:
-                    offsets[n] = short[first_short[segment] + flags[cursor] - base]
+                    offsets[n] = short[first_short + flags[cursor] - base]
                     n += 1
                     cursor += 1
             cursors[segment] = cursor
@@ -229,28 +234,31 @@ def decode(
 ) -> bool:
     """See ``compiled.decode_ranks``."""
     n_full, n_short = numel >> 16, numel & 65535
-    codings = headers.astype(np.int64)
-    buckets = np.cumsum((codings >> 5) + 1)
-    limit = 0
-    if headers.size:
-        if buckets[-1] > N_BUCKETS:
+    segments = np.empty((headers.size, 5), np.int64)
+    last = 0
+    for segment in range(headers.size):
+        first, last = last, last + (headers[segment] >> 5) + 1
+        if last > N_BUCKETS:
             return False
-        limit = EDGES[buckets[-1]]
-    segments = np.zeros((headers.size, 3), np.int64)  # lowest rank, that behind it, elements
-    segments[:, 1] = EDGES[buckets]
-    segments[1:, 0] = segments[:-1, 1]
+        segments[segment, START], segments[segment, STOP] = EDGES[first], EDGES[last]
+        segments[segment, CODING] = headers[segment] & 31
 
     keys = np.empty((3, 4), np.uint16)
     bits, occupied = np.zeros(1024, np.uint64), np.zeros(16, np.uint64)
     _set_keys(seed, n_full, keys)
-    short = _low_ranks(n_short, limit, keys, bits, occupied)
-    first_short = np.searchsorted(short, segments[:, 0])
-    n_in_short = np.searchsorted(short, segments[:, 1]) - first_short
-    segments[:, 2] = n_full * (segments[:, 1] - segments[:, 0]) + n_in_short
+    short = _low_ranks(n_short, EDGES[last], keys, bits, occupied)
+    n_passed = 0
+    for segment in range(headers.size):
+        start, stop = segments[segment, START], segments[segment, STOP]
+        segments[segment, FIRST_SHORT] = n_passed
+        while n_passed < short.size and short[n_passed] < stop:
+            n_passed += 1
+        n_in_short = n_passed - segments[segment, FIRST_SHORT]
+        segments[segment, N_FLAGS] = n_full * (stop - start) + n_in_short
 
     flags = np.empty(positions.size, np.int64)
     ends = np.empty(headers.size, np.int64)
-    if not _read_codes(words, n_bits, codings, segments, flags, ends):
+    if not _read_codes(words, n_bits, segments, flags, ends):
         return False
-    _place(flags, ends, segments, short, first_short, n_full, seed, keys, bits, occupied, positions)
+    _place(flags, ends, segments, short, n_full, seed, keys, bits, occupied, positions)
     return True
