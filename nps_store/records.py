@@ -17,7 +17,7 @@ from formats.records import (
     XorBits,
 )
 from nps_store.checkpoint import DTYPES, raw_bytes
-from nps_store.switch import AddAll, AddAt, Patch, Replace, XorAll
+from nps_store.switch import AddAll, BlockIndex, Patch, Replace, SparseDelta, XorAll
 from nps_store.switch.patch import bits_dtype
 
 if TYPE_CHECKING:
@@ -28,10 +28,11 @@ def patch_of(record: Record) -> Patch:
     """The change that a record means for the base tensor it was made against."""
     match record:
         case SparseLevels():
-            return AddAt(_tensor(record.positions), _tensor(_sparse_delta(record)))
+            where = BlockIndex.of(record.positions, record.numel)
+            return SparseDelta.of_levels(where, record.levels, record.scales)
         case SparseValues():
-            values = from_bits(record.values, record.dtype).to(torch.float32)
-            return AddAt(_tensor(record.positions), values)
+            where = BlockIndex.of(record.positions, record.numel)
+            return SparseDelta.of_values(where, from_bits(record.values, record.dtype))
         case DenseLevels():
             return AddAll(_tensor(record.levels), _tensor(record.scales))
         case XorBits():
@@ -64,13 +65,6 @@ def from_bits(bits: NDArray[Any], dtype: str) -> Tensor:
     if not len(bits):  # of which torch makes no tensor
         return torch.empty(0, dtype=DTYPES[dtype])
     return torch.frombuffer(bytearray(bits.tobytes()), dtype=DTYPES[dtype])
-
-
-def _sparse_delta(record: SparseLevels) -> NDArray[np.float32]:
-    levels = record.levels.astype(np.float32)
-    row = record.positions // (record.numel // len(record.scales))
-    delta: NDArray[np.float32] = levels * record.scales[row]
-    return delta
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

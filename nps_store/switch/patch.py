@@ -55,7 +55,7 @@ class AddAt:
 
     def new_values(self, old: Tensor) -> Tensor:
         """The sum, computed in float32 and rounded once to `old`'s dtype."""
-        return _add(old, self.delta)
+        return add_rounded(old, self.delta)
 
     def to(self, device: torch.device | str) -> AddAt:
         """The same patch on `device`."""
@@ -87,7 +87,7 @@ class AddAll:
     def new_values(self, old: Tensor) -> Tensor:
         """The sum, computed in float32 and rounded once to `old`'s dtype."""
         rows = self.levels.reshape(self.scales.numel(), -1).to(torch.float32)
-        return _add(old, (rows * self.scales[:, None]).reshape(-1))
+        return add_rounded(old, (rows * self.scales[:, None]).reshape(-1))
 
     def to(self, device: torch.device | str) -> AddAll:
         """The same patch on `device`."""
@@ -151,7 +151,8 @@ def bits_dtype(itemsize: int) -> torch.dtype:
     return _BITS[itemsize]
 
 
-def _add(old: Tensor, delta: Tensor) -> Tensor:
+def add_rounded(old: Tensor, delta: Tensor) -> Tensor:
+    """`old + delta` in float32 (float64 where `old` is), rounded once to `old`'s dtype."""
     _check_size(delta, old)
     if old.dtype == torch.float64:
         return old + delta.to(torch.float64)

@@ -1,0 +1,201 @@
+"""The compiled loop of a switch on the CPU, for those who install the ``fast`` extra.
+
+One pass over the blocks of all tensors takes a task out of each block and puts the next one in,
+while the block is in the processor's cache. It computes what torch does: one sum in float32,
+rounded once. Which NaN a NaN becomes is left open, as it is by torch.
+
+The loop reads addresses from tables, so that one call serves a whole model; `plan` fills the tables
+and keeps alive what they point to. It allocates nothing, cannot raise, and ends by saying in
+`done` what is in place: no interrupt falls between the writing and the saying.
+"""
+
+# ruff: noqa: ANN401 (numba infers the types of what it compiles)
+
+from __future__ import annotations
+
+import functools
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COLUMNS = 10
+WEIGHTS, BLOCKS, OFFSETS, STARTS, AMOUNTS, KIND, SCALES, N_SCALES, ROW, OLD = range(COLUMNS)
+"""Columns of a table, a row a tensor: addresses, the number of blocks, the kind of amounts, the
+number of scales and the elements to each, and the tensor's first entry among the old bits."""
+
+KINDS = {torch.uint8: 0, torch.int8: 1, torch.bfloat16: 2, torch.float32: 3}
+BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
+"""The dtypes of weights that there is a loop for, and their bits as integers."""
+
+_AHEAD = 24
+"""Entries between fetching a line of weights and using it."""
+
+
+@functools.cache
+def is_available() -> bool:
+    """Whether numba is installed; does not load it."""
+    return sys.byteorder == "little" and find_spec("numba") is not None
+
+
+@functools.cache
+def loop(dtype: torch.dtype) -> Callable[..., None]:
+    """The loop for weights of a dtype; the first use in a process takes seconds to compile."""
+    numba: Any = import_module("numba")
+    np: Any = import_module("numpy")
+    carray, prange = numba.carray, numba.prange
+    at, fetch, as_float, as_bits = _intrinsics()
+    widen, narrow = _conversions(dtype, as_float, as_bits)
+    raw = np.uint32 if dtype.itemsize == 4 else np.uint16
+    size = dtype.itemsize
+    ahead = _AHEAD
+
+    @numba.njit(inline="always")  # type: ignore[untyped-decorator]
+    def amount(kind: Any, place: Any, entry: Any) -> Any:
+        if kind == 0:
+            byte = carray(at(place), entry // 8 + 1, np.uint8)[entry >> 3]
+            bit = (byte >> np.uint8(entry & 7)) & np.uint8(1)
+            return np.float32(1.0) - np.float32(2.0) * np.float32(bit)
+        if kind == 1:
+            return np.float32(carray(at(place), entry + 1, np.int8)[entry])
+        if kind == 2:
+            bits = np.uint32(carray(at(place), entry + 1, np.uint16)[entry])
+            return as_float(bits << np.uint32(16))
+        return carray(at(place), entry + 1, np.float32)[entry]
+
+    def switch(
+        pairs: Any, first_block: Any, tensor_of: Any,
+        out: Any, old_out: Any, done_out: Any, new: Any, old_new: Any, done_new: Any,
+    ) -> None:  # fmt: skip
+        for block in prange(tensor_of.size):
+            tensor = tensor_of[block]
+            local = block - first_block[tensor]
+            shift = local * 65536
+            a, b = pairs[tensor, 0], pairs[tensor, 1]
+            if a >= 0 and done_out[0] and local < out[a, BLOCKS]:
+                starts = carray(at(out[a, STARTS]), out[a, BLOCKS] + 1, np.int64)
+                low, high, last = starts[local], starts[local + 1], starts[out[a, BLOCKS]] - 1
+                offsets = carray(at(out[a, OFFSETS]), last + 1, np.uint16)
+                place = out[a, WEIGHTS] + shift * size
+                weights = carray(at(place), 65536, raw)
+                first = out[a, OLD]
+                for entry in range(low, high):
+                    later = min(entry + ahead, last)
+                    beyond = 0 if later < high else 65536
+                    fetch(place + size * (beyond + np.int64(offsets[later])))
+                    weights[offsets[entry]] = old_out[first + entry]
+            if b >= 0 and local < new[b, BLOCKS]:
+                starts = carray(at(new[b, STARTS]), new[b, BLOCKS] + 1, np.int64)
+                low, high, last = starts[local], starts[local + 1], starts[new[b, BLOCKS]] - 1
+                offsets = carray(at(new[b, OFFSETS]), last + 1, np.uint16)
+                place = new[b, WEIGHTS] + shift * size
+                weights = carray(at(place), 65536, raw)
+                first, kind, amounts = new[b, OLD], new[b, KIND], new[b, AMOUNTS]
+                scales = carray(at(new[b, SCALES]), new[b, N_SCALES], np.float32)
+                per_row, row = new[b, N_SCALES] > 1, new[b, ROW]
+                scale = scales[0]
+                for entry in range(low, high):
+                    later = min(entry + ahead, last)
+                    beyond = 0 if later < high else 65536
+                    fetch(place + size * (beyond + np.int64(offsets[later])))
+                    offset = np.int64(offsets[entry])
+                    if per_row:
+                        scale = scales[(shift + offset) // row]
+                    bits = weights[offset]
+                    old_new[first + entry] = bits
+                    weights[offset] = narrow(widen(bits) + amount(kind, amounts, entry) * scale)
+        done_out[0] = 0
+        done_new[0] = 1
+
+    compiled: Callable[..., None] = numba.njit(parallel=True, nogil=True)(switch)
+    return compiled
+
+
+@functools.cache
+def _intrinsics() -> tuple[Any, Any, Any, Any]:
+    """What numba has no names for: a pointer from an address, a fetch of the line at an address
+    for writing, and float32 from its bits and back."""
+    types: Any = import_module("numba").types
+    ir: Any = import_module("llvmlite.ir")
+    intrinsic: Any = import_module("numba.extending").intrinsic
+
+    def as_pointer(_typing: Any, _address: Any) -> Any:
+        return types.voidptr(
+            types.int64
+        ), lambda _context, builder, _signature, args: builder.inttoptr(
+            args[0], ir.IntType(8).as_pointer()
+        )
+
+    def prefetch(_typing: Any, _address: Any) -> Any:
+        def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+            declared = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
+            function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], declared)
+            place = builder.inttoptr(args[0], pointer)
+            builder.call(function, [place, word(1), word(3), word(1)])  # write, keep, data
+            return context.get_dummy_value()
+
+        return types.void(types.int64), emit
+
+    def bitcast(source: Any, target: Any, made: Any) -> Any:
+        return lambda _typing, _value: (
+            target(source),
+            lambda _context, builder, _signature, args: builder.bitcast(args[0], made),
+        )
+
+    return (
+        intrinsic(as_pointer),
+        intrinsic(prefetch),
+        intrinsic(bitcast(types.uint32, types.float32, ir.FloatType())),
+        intrinsic(bitcast(types.float32, types.uint32, ir.IntType(32))),
+    )
+
+
+def _conversions(dtype: torch.dtype, as_float: Any, as_bits: Any) -> tuple[Any, Any]:
+    """Raw bits of a weight to float32, and back with rounding to nearest, ties to even."""
+    njit: Any = import_module("numba").njit(inline="always")
+    u32: Any = import_module("numpy").uint32
+    u16: Any = import_module("numpy").uint16
+    f32: Any = import_module("numpy").float32
+
+    def from_bfloat16(bits: Any) -> Any:
+        return as_float(u32(bits) << u32(16))
+
+    def to_bfloat16(value: Any) -> Any:
+        bits = as_bits(value)
+        if bits & u32(0x7FFFFFFF) > u32(0x7F800000):
+            return u16(0x7FC0)
+        return u16((bits + u32(0x7FFF) + ((bits >> u32(16)) & u32(1))) >> u32(16))
+
+    def from_float16(bits: Any) -> Any:
+        sign = (u32(bits) & u32(0x8000)) << u32(16)
+        rest = u32(bits) & u32(0x7FFF)
+        if rest >= u32(0x7C00):  # infinite, or no number
+            return as_float(sign | u32(0x7F800000) | ((rest & u32(0x3FF)) << u32(13)))
+        if rest < u32(0x400):  # subnormal
+            return as_float(sign | as_bits(f32(rest) * f32(2.0**-24)))
+        return as_float(sign | ((rest << u32(13)) + u32(0x38000000)))
+
+    def to_float16(value: Any) -> Any:
+        bits = as_bits(value)
+        sign = (bits >> u32(16)) & u32(0x8000)
+        rest = bits & u32(0x7FFFFFFF)
+        if rest > u32(0x7F800000):
+            return u16(sign | u32(0x7E00))
+        if rest >= u32(0x477FF000):  # rounds to 65,536 or more
+            return u16(sign | u32(0x7C00))
+        if rest < u32(0x38800000):  # subnormal: the sum with a half rounds to units of 2**-24
+            return u16(sign | (as_bits(as_float(rest) + f32(0.5)) - u32(0x3F000000)))
+        rest += u32(0xC8000FFF) + ((rest >> u32(13)) & u32(1))
+        return u16(sign | ((rest >> u32(13)) & u32(0x7FFF)))
+
+    if dtype == torch.bfloat16:
+        return njit(from_bfloat16), njit(to_bfloat16)
+    if dtype == torch.float16:
+        return njit(from_float16), njit(to_float16)
+    return njit(lambda bits: as_float(bits)), njit(lambda value: as_bits(value))

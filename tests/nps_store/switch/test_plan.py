@@ -1,0 +1,220 @@
+"""Plans put in place exactly what the reference does, whatever path they take."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nps_store.switch import (
+    AddAll,
+    AddAt,
+    BlockIndex,
+    Plan,
+    Replace,
+    SparseDelta,
+    UndoLog,
+    apply_,
+    kernel,
+    plan,
+    revert_,
+    switch_,
+)
+from nps_store.switch.patch import bits_dtype
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
+KINDS = ["signs", "levels", "rows", "bfloat16", "float32"]
+SIZES = [0, 1, 7, 8, 9, 65535, 65536, 65537, 200_000]
+cases = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(DTYPES),
+        "kind": st.sampled_from(KINDS),
+        "size": st.sampled_from(SIZES),
+        "density": st.sampled_from([0.0, 0.001, 0.1, 1.0]),
+        "seed": st.integers(0, 2**31),
+    }
+)
+
+
+@pytest.fixture(autouse=True, params=["compiled", "torch"])
+def path(request, monkeypatch):
+    """Every test runs on both paths."""
+    monkeypatch.setattr(plan, "MIN_ENTRIES", 0)
+    if request.param == "torch":
+        monkeypatch.setattr(kernel, "is_available", lambda: False)
+    return request.param
+
+
+def bits(tensor):
+    return tensor.reshape(-1).clone().view(bits_dtype(tensor.element_size()))
+
+
+def any_weights(size, dtype, seed):
+    """Any bits but those of NaN, of which torch has several: subnormal, infinite, -0."""
+    rng = np.random.default_rng(seed)
+    raw = rng.integers(0, 1 << 8 * dtype.itemsize - 1, size, np.int64)
+    weights = torch.from_numpy(raw).to(bits_dtype(dtype.itemsize)).view(dtype)
+    weights = torch.where(torch.from_numpy(rng.random(size) < 0.5), weights, -weights)
+    usual = torch.from_numpy(rng.standard_normal(size) * 0.02).to(dtype)
+    is_odd = torch.from_numpy(rng.random(size) < 0.3)
+    return torch.where(is_odd & ~weights.isnan(), weights, usual)
+
+
+def some_delta(kind, size, density, seed):
+    """A sparse delta, and the same as index and float32 values."""
+    rng = np.random.default_rng(seed)
+    positions = np.flatnonzero(rng.random(size) < density).astype(np.int64)
+    where = BlockIndex.of(positions, size)
+    if kind in {"bfloat16", "float32"}:
+        values = torch.from_numpy(rng.standard_normal(positions.size)).to(getattr(torch, kind))
+        return SparseDelta.of_values(where, values), values.float()
+    allowed = [-1, 1] if kind == "signs" else [-128, -2, -1, 1, 127]
+    levels = rng.choice(np.array(allowed, np.int8), positions.size)
+    n_rows = 4 if kind == "rows" and size and size % 4 == 0 else 1
+    scales = (rng.random(n_rows) * 10.0 ** rng.integers(-8, 3)).astype(np.float32)
+    delta = levels.astype(np.float32) * scales[positions // max(1, size // n_rows)]
+    return SparseDelta.of_levels(where, levels, scales), torch.from_numpy(delta)
+
+
+@settings(max_examples=80, deadline=None)
+@given(case=cases, other=st.sampled_from(KINDS))
+def test_a_plan_equals_plain_indexing_bit_for_bit(case, other):
+    base = any_weights(case["size"], case["dtype"], case["seed"])
+    live, log = base.clone(), UndoLog()
+    for number, kind in enumerate((case["kind"], other, case["kind"])):
+        patch, delta = some_delta(kind, case["size"], case["density"], case["seed"] + number)
+        expected = base.clone()
+        apply_([(expected, AddAt(patch.where.positions(), delta))])
+        assert torch.equal(bits(patch.delta()), bits(delta))
+        switch_(log, Plan([(live, patch)]))
+        assert torch.equal(bits(live), bits(expected))
+    revert_(log)
+    assert torch.equal(bits(live), bits(base))
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**31), n_switches=st.integers(1, 8))
+def test_switches_among_tasks_of_many_tensors_leave_the_base(seed, n_switches):
+    """Other tensors, dtypes, patches and views from task to task."""
+    rng = np.random.default_rng(seed)
+    base = [any_weights(size, dtype, seed) for size in (6, 70_000, 65_536) for dtype in DTYPES]
+    live, log = [tensor.clone() for tensor in base], UndoLog()
+    for number in range(n_switches):
+        expected = [tensor.clone() for tensor in base]
+        pairs = []
+        for tensor, wanted in zip(live, expected, strict=True):
+            size = tensor.numel() - int(rng.integers(0, 2)) * 3  # rows of a grown vocabulary
+            patch = [
+                None,
+                some_delta("signs", size, 0.05, seed + number)[0],
+                AddAll(torch.ones(size, dtype=torch.int8), torch.tensor([0.5])),
+                Replace(tensor[:size].flip(0)),
+            ][rng.integers(0, 4)]
+            if patch is not None:
+                apply_([(wanted[:size], patch)])
+                pairs.append((tensor[:size], patch))
+        if number % 3:
+            revert_(log)
+            apply_(Plan(pairs), log=log)
+        else:
+            revert_(log) if any(isinstance(p, Replace) for _, p in pairs) else None
+            switch_(log, Plan(pairs))
+        for tensor, wanted in zip(live, expected, strict=True):
+            assert torch.equal(bits(tensor), bits(wanted))
+    revert_(log)
+    assert all(torch.equal(bits(a), bits(b)) for a, b in zip(live, base, strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_stays_nan_and_reverts_exactly(dtype):
+    raw = np.random.default_rng(0).integers(0, 256, 4096 * dtype.itemsize, np.uint8)
+    base = torch.from_numpy(raw).view(dtype)
+    base[::2] = float("nan")
+    live = base.clone()
+    patch, delta = some_delta("signs", live.numel(), 1.0, 1)
+    expected = base.clone()
+    apply_([(expected, AddAt(patch.index, delta))])
+    log = apply_(Plan([(live, patch)]))
+    assert torch.equal(live.isnan(), expected.isnan())
+    kept = ~live.isnan()
+    assert torch.equal(live[kept], expected[kept])
+    revert_(log)
+    assert torch.equal(bits(live), bits(base))
+
+
+@settings(max_examples=20, deadline=None)
+@given(size=st.sampled_from(SIZES), density=st.sampled_from([0.0, 0.01, 1.0]))
+def test_block_index_gives_the_positions_back(size, density):
+    positions = np.flatnonzero(np.random.default_rng(0).random(size) < density).astype(np.int64)
+    index = BlockIndex.of(positions, size)
+    assert index.positions().tolist() == positions.tolist()
+    assert index.nbytes == 2 * positions.size + 8 * (-(-size // 65536) + 1)
+
+
+def test_signs_take_little_more_than_two_bytes_an_entry():
+    patch, _ = some_delta("signs", 1 << 20, 0.01, 0)
+    assert patch.nbytes < 2.2 * len(patch.where)
+
+
+def test_a_failure_after_the_compiled_part_leaves_every_bit():
+    class Broken(Replace):
+        def new_values(self, old):
+            raise KeyboardInterrupt
+
+    base = any_weights(70_000, torch.bfloat16, 0)
+    live, last, log = base.clone(), torch.ones(3), UndoLog()
+    good, bad = some_delta("signs", 70_000, 0.1, 0)[0], Broken(torch.zeros(3))
+    switch_(log, Plan([(live, good)]))
+    with pytest.raises(KeyboardInterrupt):
+        switch_(log, Plan([(live, good), (last, bad)]))
+    assert torch.equal(bits(live), bits(base))
+    assert not log.entries
+
+
+def test_a_patch_for_another_size_is_refused():
+    patch = some_delta("signs", 100, 0.5, 0)[0]
+    with pytest.raises(ValueError, match="patch of 100 elements for 99"):
+        Plan([(torch.ones(99), patch)])
+
+
+def test_a_view_that_is_not_contiguous_is_refused():
+    base = torch.ones(6, 4).t()
+    patch = some_delta("signs", 24, 0.5, 0)[0]
+    with pytest.raises(RuntimeError):
+        apply_(Plan([(base, patch)]))
+    assert base.eq(1).all()
+
+
+def test_large_tasks_are_compiled_and_small_ones_are_not(monkeypatch, path):
+    monkeypatch.undo()
+    small, large = (some_delta("signs", 200_000, d, 0)[0] for d in (0.01, 0.5))
+    live = torch.ones(200_000)
+    assert not Plan([(live, small)]).compiled
+    assert bool(Plan([(live, large)]).compiled) == kernel.is_available()
+
+
+def test_plans_on_several_threads_do_not_meet():
+    """Each thread has weights of its own; the loop itself is one for all."""
+    bases = [any_weights(300_000, torch.float32, seed) for seed in range(4)]
+    patches = [some_delta("signs", 300_000, 0.1, seed)[0] for seed in range(2)]
+    wrong = []
+
+    def work(base):
+        live, log = base.clone(), UndoLog()
+        plans = [Plan([(live, patch)]) for patch in patches]
+        for number in range(50):
+            switch_(log, plans[number % 2])
+        revert_(log)
+        if not torch.equal(bits(live), bits(base)):
+            wrong.append(base)
+
+    threads = [threading.Thread(target=work, args=(base,)) for base in bases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
