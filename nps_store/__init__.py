@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nps_store.modeling import LiveBase, PreparedTask
     from nps_store.module_search import search_module
     from nps_store.store import Store
+    from nps_store.switcher import TaskSwitcher
     from nps_store.task import Task
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Store",
     "Task",
     "TaskSource",
+    "TaskSwitcher",
     "export_task",
     "search_module",
 ]
@@ -34,6 +36,7 @@ _HOME = {
     "Store": "nps_store.store",
     "Task": "nps_store.task",
     "TaskSource": "nps_store.compress",
+    "TaskSwitcher": "nps_store.switcher",
     "export_task": "nps_store.export",
     "search_module": "nps_store.module_search",
 }

@@ -28,6 +28,7 @@ __all__ = [
     "TaskNotFoundError",
     "UnrelatedModelError",
     "UnsupportedTaskError",
+    "WeightsUnsettledError",
     "WorkerLostError",
 ]
 
@@ -163,6 +164,13 @@ class WorkerLostError(NpsError, RuntimeError):
 
     id = "job.worker_lost"
     exit_code = 48
+
+
+class WeightsUnsettledError(NpsError, RuntimeError):
+    """A switch of weights failed and could not be reverted: what is in place is no task's."""
+
+    id = "weights.unsettled"
+    exit_code = 60
 
 
 class BadOptionError(NpsError, ValueError):

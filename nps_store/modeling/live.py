@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
-
-import torch
-from torch import Tensor
 
 from formats.errors import located
 from nps_store.checkpoint import DTYPES
@@ -18,11 +14,14 @@ from nps_store.errors import UnsupportedTaskError
 from nps_store.modeling.body import Body
 from nps_store.modeling.shell import Kind, Pooling, Shell, encode, load_tokenizer, pad
 from nps_store.modeling.ties import Ties
-from nps_store.switch import Patch, UndoLog, apply_, revert_
+from nps_store.switch import Patch, Plan, apply_
+from nps_store.switch.in_place import InPlace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    import torch
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from nps_store.store import Change, Store
@@ -38,7 +37,7 @@ class PreparedTask:
         content_hash: Of the stored task; empty for the base.
         shell: Its model class, head and labels.
         tokenizer: Its tokenizer.
-        changes: (live body tensor, patch) pairs; empty for the base and for copies.
+        changes: To live tensors of the body; empty for the base and for copies.
         own_body: Whether the shell runs on a body of its own, so that no switch is needed.
         nbytes: Resident bytes.
     """
@@ -47,7 +46,7 @@ class PreparedTask:
     content_hash: str
     shell: Shell
     tokenizer: PreTrainedTokenizerBase
-    changes: tuple[tuple[Tensor, Patch], ...] = field(repr=False)
+    changes: Plan = field(repr=False)
     own_body: bool
     nbytes: int
 
@@ -69,16 +68,15 @@ class PreparedTask:
 class LiveBase:
     """One body on one device; tasks are applied to it and reverted.
 
-    `prepare` touches no live weight and may run on another thread. `switch_` and `run` are for one
-    thread at a time: whoever runs the model owns it.
+    `prepare` touches no live weight and may run on another thread. `switch_` and `run` wait for
+    each other: a run never sees half a switch, but is refused where another switched before it.
     """
 
     def __init__(self, store: Store, body: Body) -> None:
         self.store = store
         self.body = body
         self._pristine = body.hash()
-        self._current: PreparedTask | None = None
-        self._log = UndoLog()
+        self._in_place: InPlace[PreparedTask] = InPlace(body.device)
         self._tokenizers: WeakValueDictionary[frozenset[object], PreTrainedTokenizerBase] = (
             WeakValueDictionary()
         )
@@ -97,7 +95,8 @@ class LiveBase:
     @property
     def current(self) -> str | None:
         """The task whose weights are in place; None for the base."""
-        return None if self._current is None else self._current.name
+        current = self._in_place.current
+        return None if current is None else current.name
 
     def prepare(self, name: str | None, *, copy: bool = False) -> PreparedTask:
         """Read, verify and decode a task; no live weight is touched.
@@ -129,7 +128,6 @@ class LiveBase:
                 "it needs a copy of its own (a larger --memory-budget)"
             )
         body = self._own_body(ties.config, changes) if copy else self.body
-        patches: tuple[tuple[Tensor, Patch], ...] = ()
         with located(where=f"task {name!r}"):
             shell = Shell(ties.config, body, pooling=Pooling.from_files(task.files.read))
             bound = bind(
@@ -138,19 +136,19 @@ class LiveBase:
                 lambda change: self.store.resolve(change, task.directory),
             )
             moved = ((tensor, patch.to(body.device)) for tensor, patch in bound)
+            plan = Plan(() if copy else moved)
             if copy:
                 apply_(moved)
                 held = sum(tensor.nbytes for tensor in body.parameters.values())
             else:
-                patches = tuple(moved)
-                held = sum(patch.nbytes for _, patch in patches)
+                held = plan.nbytes
         head = sum(tensor.nbytes for tensor in shell.head.values())
         return PreparedTask(
             name=name,
             content_hash=task.content_hash,
             shell=shell,
             tokenizer=self._tokenizer(task),
-            changes=patches,
+            changes=plan,
             own_body=copy,
             nbytes=held + head,
         )
@@ -163,36 +161,32 @@ class LiveBase:
         Returns:
             Seconds it took, until the device was done.
         """
-        if prepared.own_body or prepared is self._current:
+        if prepared.own_body or self._in_place.has(prepared):
             return 0.0
-        start = time.perf_counter()
-        revert_(self._log)
-        self._current = None
-        self._log = apply_(prepared.changes)
-        self._current = prepared if prepared.name is not None else None
-        if self.body.device.type == "cuda":
-            torch.cuda.synchronize(self.body.device)
-        return time.perf_counter() - start
+        if prepared.name is None:
+            return self._in_place.to_(None, None)
+        return self._in_place.to_(prepared, prepared.changes)
 
     def run(self, prepared: PreparedTask, ids: Sequence[Sequence[int]]) -> Tensor:
         """Probabilities [n, n_labels] or vectors [n, dim], float32, on the CPU.
 
         Raises:
             RuntimeError: Another task's weights are in place.
+            WeightsUnsettledError: No task's are: a failed switch could not be reverted.
             UnsupportedTaskError: The task is a language model, whose answer is text.
         """
-        in_place = self._current.name if self._current else None
-        if not prepared.own_body and (
-            prepared is not self._current and not (prepared.name is None and in_place is None)
-        ):
-            raise RuntimeError(f"task {prepared.name!r} is not in place, {in_place!r} is")
         batch = pad(ids, prepared.tokenizer, self.body.device)
-        return prepared.shell.run(batch).float().cpu()
+        if prepared.own_body:
+            return prepared.shell.run(batch).float().cpu()
+        with self._in_place.hold() as current:
+            if current is not (None if prepared.name is None else prepared):
+                in_place = None if current is None else current.name
+                raise RuntimeError(f"task {prepared.name!r} is not in place, {in_place!r} is")
+            return prepared.shell.run(batch).float().cpu()
 
     def verify(self) -> bool:
         """Revert to the base and compare its hash with the one at load."""
-        revert_(self._log)
-        self._current = None
+        self._in_place.to_(None, None)
         return self.body.hash() == self._pristine
 
     def _prepare_base(self) -> PreparedTask:
@@ -200,7 +194,7 @@ class LiveBase:
         config, pooling = Ties.of(self.store.base).config, Pooling.of_directory(files)
         shell = Shell(config, self.body, pooling=pooling)
         tokenizer = load_tokenizer(files["config.json"].parent)
-        return PreparedTask(None, "", shell, tokenizer, (), own_body=False, nbytes=0)
+        return PreparedTask(None, "", shell, tokenizer, Plan(()), own_body=False, nbytes=0)
 
     def _own_body(self, config: dict[str, Any], changes: Sequence[Change]) -> Body:
         rows = {c.base: c.rows for c in changes if c.base is not None and c.rows is not None}
