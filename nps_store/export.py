@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
 from nps_store.errors import BadOptionError, StoreExistsError
+from nps_store.shards import write_shards
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from nps_store.store import Store
 
 MAX_SHARD_NBYTES = 4 << 30
@@ -33,7 +27,7 @@ def export_task(
     """Write a task's weights, bit-identical to `store.materialize`, and its files.
 
     The directory appears only once it is complete, and one that is replaced stays until then.
-    Peak memory is one shard.
+    Peak memory is one tensor and its change.
 
     Args:
         store: Where the task is.
@@ -101,45 +95,5 @@ def _publish(partial: Path, out: Path) -> None:
 
 
 def _write_weights(store: Store, name: str, directory: Path, limit: int) -> int:
-    shards: list[list[str]] = []
-    pending: dict[str, Tensor] = {}
-    total = 0
-
-    def flush() -> None:
-        _save(pending, directory / f"shard-{len(shards)}")
-        shards.append(list(pending))
-        pending.clear()
-
-    for tensor_name, tensor in store.tensors(name):
-        held = sum(t.nbytes for t in pending.values())
-        if pending and held + tensor.nbytes > limit:
-            flush()
-        pending[tensor_name] = tensor.contiguous()
-        total += tensor.nbytes
-    flush()
-    _name_shards(directory, shards, total)
-    return total
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # what the system said is in its text only
-        code = re.search(r"\(os error (\d+)\)", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
-
-
-def _name_shards(directory: Path, shards: list[list[str]], total: int) -> None:
-    """Names as `from_pretrained` expects them, known only once all shards are written."""
-    if len(shards) == 1:
-        (directory / "shard-0").rename(directory / "model.safetensors")
-        return
-    weight_map = {}
-    for number, names in enumerate(shards):
-        shard = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
-        (directory / f"shard-{number}").rename(directory / shard)
-        weight_map.update(dict.fromkeys(names, shard))
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
+    specs = list(store.specs(name))
+    return write_shards(directory, specs, store.tensors(name), max_shard_nbytes=limit)

@@ -6,7 +6,7 @@ Reading takes no lock. A `Store` shows one generation until `refresh` is called.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from operator import attrgetter
@@ -23,6 +23,7 @@ from formats.roots import select_root
 from nps_store.checkpoint import DTYPES
 from nps_store.identity import find_base
 from nps_store.records import patch_of, values_of
+from nps_store.shards import TensorSpec
 from nps_store.switch import Patch, Replace, apply_
 from nps_store.task import Task, task_nbytes, tied
 
@@ -197,12 +198,26 @@ class Store:
             for other in [other for other, first in second.items() if first == change.name]:
                 yield other, tensor.clone()
 
+    def specs(self, name: str) -> Iterator[TensorSpec]:
+        """What `tensors` will give, in its order; reads no weights."""
+        directory = self._container.directory(name)
+        second = tied(directory)
+        known = {tensor.name: tensor for tensor in self._container.base.tensors}
+        held = [
+            TensorSpec(change.name, _dtype_in(directory, base.dtype), base.shape)
+            for change in self.unchanged(name)
+            if (base := known[str(change.base)])
+        ]
+        held += [TensorSpec(entry.name, entry.dtype, entry.shape) for entry in directory.tensors]
+        for spec in held:
+            yield spec
+            for other in [other for other, first in second.items() if first == spec.name]:
+                yield replace(spec, name=other)
+
     def base_tensor(self, name: str, directory: TaskDirectory) -> Tensor:
         """A base tensor in the dtype that the task works in (a tensor of its own)."""
         tensor = self.base.tensor(name)
-        if directory.dtype is not None and tensor.is_floating_point():
-            return tensor.to(DTYPES[directory.dtype])
-        return tensor
+        return tensor.to(DTYPES[_dtype_in(directory, self.base.dtype(name))])
 
     def resolve(self, change: Change, directory: TaskDirectory) -> Tensor:
         """The task's values of one tensor, computed on the CPU."""
@@ -249,6 +264,12 @@ class Store:
             shape = (entry.shape[0] - base.shape[0], *entry.shape[1:])
             rows = values_of(extra, shape, dtype)
         return Change(entry.name, base.name, None if record is None else patch_of(record), rows)
+
+
+def _dtype_in(directory: TaskDirectory, dtype: str) -> str:
+    """The dtype in which a task has a base tensor of some dtype."""
+    is_cast = directory.dtype is not None and DTYPES[dtype].is_floating_point
+    return str(directory.dtype) if is_cast else dtype
 
 
 def newest_root(path: Path) -> RootPointer:

@@ -52,7 +52,7 @@ class BlockIndex:
         """int64 [n], on the device where the index lies; computed anew at each call."""
         first = torch.arange(len(self.starts) - 1, device=self.starts.device) * BLOCK
         blocks = first.repeat_interleave(self.starts.diff(), output_size=len(self))
-        return blocks.add_(self.offsets.to(torch.int64) & (BLOCK - 1))
+        return blocks.add_(self.offsets.to(torch.int64).bitwise_and_(BLOCK - 1))
 
     def to(self, device: torch.device | str) -> BlockIndex:
         """The same index on `device`."""
