@@ -34,7 +34,7 @@ def _make(folder: Path, size: Size, *, noise: float, device: str) -> int:
     config.dtype = SERVED
     config.save_pretrained(folder)
     weight_map, total = {}, 0
-    for number, shapes in enumerate(_shards(size)):
+    for number, shapes in enumerate(shards(size)):
         generator = torch.Generator(device).manual_seed(number)
         shard = f"model-{number:05d}.safetensors"
         tensors = {}
@@ -51,7 +51,7 @@ def _make(folder: Path, size: Size, *, noise: float, device: str) -> int:
     return total
 
 
-def _shards(size: Size) -> list[dict[str, tuple[int, ...]]]:
+def shards(size: Size) -> list[dict[str, tuple[int, ...]]]:
     """Shapes of the tensors, a layer a shard, embeddings and head in the last."""
     return [*(_layer(size, number) for number in range(size.layers)), _ends(size)]
 

@@ -2,19 +2,20 @@
 
     python -m benchmarks.switch
 
-In one process, on the shipped store: revert one task and apply the next (random order), copy a
-dense fine-tune's weights over live ones, load a dense fine-tune from its file.
+In one process. On the shipped store: revert one task and apply the next (random order), copy a
+dense fine-tune's weights over live ones, load a dense fine-tune from its file. On random tasks of
+several densities (`benchmarks.switch_densities`): the same, for a model that fits the processor's
+cache nearly and for one that does not at all.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -23,8 +24,10 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.machine import circumstances, write_result
 from benchmarks.shipped import STORE, link_base
+from benchmarks.switch_densities import measure_densities, spread, timed
 from nps_store.modeling import LiveBase
 from nps_store.store import Store
+from nps_store.switch import Plan, UndoLog, switch_
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,31 +40,48 @@ WARM_UP = 10
 def main(
     store: Annotated[Path, typer.Option(help="Store to switch among the tasks of.")] = STORE,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    layers: Annotated[
+        int, typer.Option(help="Of the large random model: 8 make 1.0 B parameters, 0 none.")
+    ] = 8,
+    threads: Annotated[int, typer.Option(help="Of torch and the loop; 0: all cores.")] = 0,
+    rounds: Annotated[int, typer.Option(help="Repeats of the shipped store's lines.")] = ROUNDS,
 ) -> None:
     """Measure switches among the tasks of a store."""
+    if threads:
+        torch.set_num_threads(threads)
     with Store.open(store, base=link_base()) as opened:
         live = LiveBase.load(opened, device=device)
-        measured = _measure(opened, live, device)
+        measured = _measure(opened, live, device, rounds)
         identical = live.verify()
+    densities = measure_densities(device, layers=layers)
     result = {
         "schema": "nps.bench-switch/1",
         "command": "python -m benchmarks.switch",
         **circumstances(device),
         "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0],
         "base_identical_afterwards": identical,
-        "milliseconds": {what: _spread(times) for what, times in measured.items()},
+        "milliseconds": {what: spread(times) for what, times in measured.items()},
+        "densities": densities,
     }
     write_result(RESULT, result)
     table = Table("what", "p50 ms", "p1", "p99", "repeats")
-    for what, spread in result["milliseconds"].items():
-        table.add_row(what, *(f"{spread[key]:.2f}" for key in ("p50", "p1", "p99")),
-                      str(spread["n"]))  # fmt: skip
+    for what, ms in result["milliseconds"].items():
+        table.add_row(what, *(f"{ms[key]:.2f}" for key in ("p50", "p1", "p99")),
+                      str(ms["n"]))  # fmt: skip
     Console().print(table)
-    if not identical:
+    table = Table("model", "kept", "way", "p50 ms", "p1", "p99", "of a dense copy", "floor")
+    for row in densities:
+        ms = row["milliseconds"]
+        table.add_row(row["model"], f"{row['keep']:.1%}", row["way"],
+                      *(f"{ms[key]:.2f}" for key in ("p50", "p1", "p99")),
+                      f"{row['ratio']:.3f}", f"{row['floor']:.3f}")  # fmt: skip
+    Console(width=120).print(table)
+    if not identical or not all(row["base_identical_afterwards"] for row in densities):
         raise typer.Exit(1)
 
 
-def _measure(store: Store, live: LiveBase, device: str) -> dict[str, list[float]]:
+def _measure(store: Store, live: LiveBase, device: str, rounds: int) -> dict[str, list[float]]:
     """Each way once a round, in turn: what else the machine does falls on all of them alike."""
     prepared = {name: live.prepare(name) for name in store.tasks}
     order = random.Random(0)  # noqa: S311 (an order, not a secret)
@@ -75,6 +95,12 @@ def _measure(store: Store, live: LiveBase, device: str) -> dict[str, list[float]
     def switch() -> None:
         live.switch_(prepared[order.choice([name for name in store.tasks if name != live.current])])
 
+    log = UndoLog()
+
+    def cold_switch() -> None:
+        changes = store.changes(order.choice(store.tasks))
+        switch_(log, Plan((target[c.base], c.patch.to(device)) for c in changes if c.base))
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dense.safetensors"
         save_file({name: tensor.cpu() for name, tensor in other.items()}, path)
@@ -82,27 +108,16 @@ def _measure(store: Store, live: LiveBase, device: str) -> dict[str, list[float]
             "switch, tasks resident": switch,
             "copy dense weights in memory": lambda: copy(other),
             "load dense safetensors, page cache warm": lambda: copy(load_file(path, device=device)),
-            "read and decode a task": lambda: live.prepare(order.choice(store.tasks)),
+            "switch from the file, page cache warm": cold_switch,
+            "read and decode a task, its tokenizer and head": lambda: live.prepare(
+                order.choice(store.tasks)
+            ),
         }
         seconds: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for way, action in ways.items():
-                seconds[way].append(_time(action, device))
-    return {way: times[WARM_UP:] for way, times in seconds.items()}
-
-
-def _time(action: Callable[[], Any], device: str) -> float:
-    start = time.perf_counter()
-    action()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def _spread(seconds: list[float]) -> dict[str, float]:
-    values = 1000 * np.array(seconds)
-    points = {f"p{q}": float(np.percentile(values, q)) for q in (1, 50, 99)}
-    return {**points, "n": len(values)}
+                seconds[way].append(timed(action, device))
+    return {way: times[min(WARM_UP, rounds // 2) :] for way, times in seconds.items()}
 
 
 if __name__ == "__main__":

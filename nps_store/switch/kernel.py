@@ -116,6 +116,12 @@ def loop(dtype: torch.dtype) -> Callable[..., None]:
     return compiled
 
 
+def share_threads() -> None:
+    """Let the next loop on this thread use as many threads as torch does."""
+    numba: Any = import_module("numba")
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+
+
 @functools.cache
 def _intrinsics() -> tuple[Any, Any, Any, Any]:
     """What numba has no names for: a pointer from an address, a fetch of the line at an address

@@ -152,6 +152,7 @@ def exchange_(out: Written, new: Written) -> None:
     first_block = np.cumsum(blocks) - blocks
     tensor_of = np.repeat(np.arange(places.size), blocks)
     with _ONE_AT_A_TIME:
+        kernel.share_threads()
         kernel.loop(a.dtype)(
             pairs, first_block, tensor_of,
             a.rows, _raw(out.old), out.is_done, b.rows, _raw(new.old), new.is_done,
