@@ -40,6 +40,8 @@ class SwitchStatistics:
         n_prepared: Tasks read and decoded, some of them again.
         n_evicted: Prepared tasks given up for room.
         prepared_nbytes: Resident bytes of all prepared tasks now.
+        copies_nbytes: Bytes of the base's values kept for tensors that a task changes densely: it
+            is restored from them, which is faster than from a log of a large part of it.
         decode_s: Seconds of reading, verifying and decoding.
         plan_s: Seconds of moving to the device and laying out for the loop.
         wait_s: Seconds that switches waited for a preparation.
@@ -53,6 +55,7 @@ class SwitchStatistics:
     n_prepared: int = 0
     n_evicted: int = 0
     prepared_nbytes: int = 0
+    copies_nbytes: int = 0
     decode_s: float = 0.0
     plan_s: float = 0.0
     wait_s: float = 0.0
@@ -120,7 +123,8 @@ class TaskSwitcher:
         """Counts and seconds so far."""
         with self._lock:
             held = sum(each.plan.nbytes for each in self._ready())
-            return replace(self._statistics, prepared_nbytes=held)
+            copies = self._in_place.copies_nbytes
+            return replace(self._statistics, prepared_nbytes=held, copies_nbytes=copies)
 
     def switch_(self, name: str | None) -> float:
         """Put a task in place of what is there; all or nothing: a failure leaves the base.

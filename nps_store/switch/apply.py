@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from nps_store.switch.plan import Plan, Table, Written, exchange_
+from nps_store.switch.plan import Plan, PristineCopies, Table, Written, exchange_
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,13 +55,21 @@ class Overwritten:
 
 @dataclass
 class UndoLog:
-    """Old values of what was overwritten, in order of writing: all that is in place."""
+    """Old values of what was overwritten, in order of writing: all that is in place.
+
+    Attributes:
+        entries: What each write overwrote.
+        copies: Of the base's values of tensors that were changed densely.
+        keeps_copies: Whether they stay when all is reverted, for the next task.
+    """
 
     entries: list[Undo] = field(default_factory=list)
+    copies: PristineCopies = field(default_factory=PristineCopies)
+    keeps_copies: bool = False
 
     @property
     def nbytes(self) -> int:
-        """Bytes held to undo the application."""
+        """Bytes held to undo the application, without the copies, which are kept beyond it."""
         return sum(entry.nbytes for entry in self.entries)
 
 
@@ -77,16 +85,21 @@ def apply_(
 
     Args:
         changes: (contiguous tensor, patch) pairs; a tensor may occur once.
-        log: Where to write down what is overwritten; an empty one by default.
+        log: Where to write down what is overwritten, an empty one; by default one of its own.
 
     Returns:
         The log that `revert_` takes.
+
+    Raises:
+        ValueError: The log holds another application.
     """
     log = UndoLog() if log is None else log
+    if log.entries:
+        raise ValueError("the log holds another application; revert it first")
     try:
         if isinstance(changes, Plan):
             for dtype, table in changes.compiled.items():
-                _exchange_(log, Written(Table.empty(dtype)), Written(table))
+                _exchange_(log, Written(Table.empty(dtype)), Written(table, log.copies))
             changes = changes.rest
         for tensor, patch in changes:
             _write(tensor.view(-1), patch, log)
@@ -105,6 +118,8 @@ def revert_(log: UndoLog) -> None:
     while log.entries:
         log.entries[-1].revert_()
         log.entries.pop()
+    if not log.keeps_copies:
+        log.copies = PristineCopies()
 
 
 @torch.no_grad()
@@ -115,15 +130,17 @@ def switch_(log: UndoLog, plan: Plan) -> None:
     """
     try:
         tables = dict(plan.compiled)
+        if not all(log.copies.has(t) for table in tables.values() for t in table.dense):
+            revert_(log)  # copies are made of the base
         while log.entries and not _is_exchangeable(log, tables):
             log.entries[-1].revert_()
             log.entries.pop()
         for entry in list(log.entries):
             if isinstance(entry, Written):
-                _exchange_(log, entry, Written(tables.pop(entry.table.dtype)))
+                _exchange_(log, entry, Written(tables.pop(entry.table.dtype), log.copies))
                 log.entries.remove(entry)
         for dtype, table in tables.items():
-            _exchange_(log, Written(Table.empty(dtype)), Written(table))
+            _exchange_(log, Written(Table.empty(dtype)), Written(table, log.copies))
         for tensor, patch in plan.rest:
             _write(tensor.view(-1), patch, log)
     except BaseException:
@@ -146,7 +163,7 @@ def _write(flat: Tensor, patch: Patch, log: UndoLog) -> None:
     index = patch.index
     if index is None:
         new = patch.new_values(flat)
-        log.entries.append(Overwritten(flat, None, flat.clone()))
+        log.entries.append(Overwritten(flat, None, log.copies.of(flat)))
         flat.copy_(new)
     else:
         old = flat.index_select(0, index)

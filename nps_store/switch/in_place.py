@@ -30,7 +30,7 @@ class InPlace(Generic[Key]):
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._lock = threading.RLock()
-        self._log = UndoLog()
+        self._log = UndoLog(keeps_copies=True)
         self._current: Key | None = None
         self._is_settled = True
         self._n_holders = 0
@@ -48,6 +48,11 @@ class InPlace(Generic[Key]):
                 "switch again, or load the model anew"
             )
         return self._current
+
+    @property
+    def copies_nbytes(self) -> int:
+        """Bytes of the base's values kept for tensors that some task changed densely."""
+        return self._log.copies.nbytes
 
     def has(self, key: Key | None) -> bool:
         """Whether the weights in place are this one's."""

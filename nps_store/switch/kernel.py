@@ -24,10 +24,12 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-COLUMNS = 10
-WEIGHTS, BLOCKS, OFFSETS, STARTS, AMOUNTS, KIND, SCALES, N_SCALES, ROW, OLD = range(COLUMNS)
-"""Columns of a table, a row a tensor: addresses, the number of blocks, the kind of amounts, the
-number of scales and the elements to each, and the tensor's first entry among the old bits."""
+COLUMNS = 12
+WEIGHTS, NUMEL, BLOCKS, OFFSETS, STARTS, AMOUNTS = range(6)
+KIND, SCALES, N_SCALES, ROW, OLD, PRISTINE = range(6, COLUMNS)
+"""Columns of a table, a row a tensor: addresses, the number of elements and of blocks, the kind of
+amounts, the number of scales and the elements to each, the tensor's first entry among the old bits,
+and the address of a copy of the base's weights, from which the tensor is restored, or zero."""
 
 KINDS = {torch.uint8: 0, torch.int8: 1, torch.bfloat16: 2, torch.float32: 3}
 BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
@@ -77,7 +79,13 @@ def loop(dtype: torch.dtype) -> Callable[..., None]:
             local = block - first_block[tensor]
             shift = local * 65536
             a, b = pairs[tensor, 0], pairs[tensor, 1]
-            if a >= 0 and done_out[0] and local < out[a, BLOCKS]:
+            if a >= 0 and done_out[0] and local < out[a, BLOCKS] and out[a, PRISTINE]:
+                numel = min(65536, out[a, NUMEL] - shift)
+                weights = carray(at(out[a, WEIGHTS] + shift * size), numel, raw)
+                pristine = carray(at(out[a, PRISTINE] + shift * size), numel, raw)
+                for entry in range(numel):
+                    weights[entry] = pristine[entry]
+            elif a >= 0 and done_out[0] and local < out[a, BLOCKS]:
                 starts = carray(at(out[a, STARTS]), out[a, BLOCKS] + 1, np.int64)
                 low, high, last = starts[local], starts[local + 1], starts[out[a, BLOCKS]] - 1
                 offsets = carray(at(out[a, OFFSETS]), last + 1, np.uint16)
@@ -99,6 +107,7 @@ def loop(dtype: torch.dtype) -> Callable[..., None]:
                 scales = carray(at(new[b, SCALES]), new[b, N_SCALES], np.float32)
                 per_row, row = new[b, N_SCALES] > 1, new[b, ROW]
                 scale = scales[0]
+                is_logged = new[b, PRISTINE] == 0
                 for entry in range(low, high):
                     later = min(entry + ahead, last)
                     beyond = 0 if later < high else 65536
@@ -107,7 +116,8 @@ def loop(dtype: torch.dtype) -> Callable[..., None]:
                     if per_row:
                         scale = scales[(shift + offset) // row]
                     bits = weights[offset]
-                    old_new[first + entry] = bits
+                    if is_logged:
+                        old_new[first + entry] = bits
                     weights[offset] = narrow(widen(bits) + amount(kind, amounts, entry) * scale)
         done_out[0] = 0
         done_new[0] = 1

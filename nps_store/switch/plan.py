@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 MIN_ENTRIES = 1 << 14
 """Below that torch needs a millisecond, and loading the compiler would take seconds."""
 
+DENSE_FROM = 0.04
+"""Kept fraction from which a tensor is restored from a copy of the base rather than from a log of
+what was overwritten: about where the log's scattered writes take as long as a copy."""
+
+_PRISTINE = -1
+"""In a table: the tensor is to be restored from a copy, whose address is known later."""
+
 _ONE_AT_A_TIME = threading.Lock()
 """Some of numba's thread pools end the process when two threads enter them."""
 
@@ -73,7 +80,7 @@ class Table:
     Attributes:
         dtype: Of the weights.
         rows: int64 [n_tensors, kernel.COLUMNS].
-        n_entries: Of all tensors.
+        n_entries: Of all tensors that are restored from a log.
         held: What the addresses point to.
     """
 
@@ -90,6 +97,7 @@ class Table:
         n_entries = 0
         for row, (tensor, patch) in zip(rows, held, strict=True):
             row[kernel.WEIGHTS] = tensor.data_ptr()
+            row[kernel.NUMEL] = tensor.numel()
             row[kernel.BLOCKS] = n_blocks(tensor.numel())
             row[kernel.OFFSETS] = patch.where.offsets.data_ptr()
             row[kernel.STARTS] = patch.where.starts.data_ptr()
@@ -99,7 +107,9 @@ class Table:
             row[kernel.N_SCALES] = patch.scales.numel()
             row[kernel.ROW] = max(1, patch.where.numel // patch.scales.numel())
             row[kernel.OLD] = n_entries
-            n_entries += len(patch.where)
+            is_dense = len(patch.where) >= DENSE_FROM * tensor.numel()
+            row[kernel.PRISTINE] = _PRISTINE if is_dense else 0
+            n_entries += 0 if is_dense else len(patch.where)
         nothing = cls.empty(dtype)
         exchange_(Written(nothing), Written(nothing))  # compiles
         return cls(dtype, rows, n_entries, held)
@@ -114,6 +124,35 @@ class Table:
         """Resident bytes of the table itself."""
         return self.rows.nbytes
 
+    @property
+    def dense(self) -> list[Tensor]:
+        """Tensors that are restored from a copy."""
+        flagged = self.rows[:, kernel.PRISTINE] == _PRISTINE
+        return [pair[0] for pair, is_dense in zip(self.held, flagged, strict=True) if is_dense]
+
+
+class PristineCopies:
+    """The base's values of tensors that tasks change densely, copied once and kept."""
+
+    def __init__(self) -> None:
+        self._copies: dict[tuple[int, int], Tensor] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all copies."""
+        return sum(copy.nbytes for copy in self._copies.values())
+
+    def has(self, tensor: Tensor) -> bool:
+        """Whether there is a copy of a tensor."""
+        return (tensor.data_ptr(), tensor.numel()) in self._copies
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The copy of a tensor, flat; one that there is none of must hold the base's values."""
+        key = tensor.data_ptr(), tensor.numel()
+        if key not in self._copies:
+            self._copies[key] = tensor.reshape(-1).clone()
+        return self._copies[key]
+
 
 class Written:
     """A table that is in place, or about to be, with the bits that were there before.
@@ -124,8 +163,15 @@ class Written:
         is_done: bool [1], whether `table` is in place; set by the loop itself.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, copies: PristineCopies | None = None) -> None:
+        """Of a table; copies must hold all of its dense tensors."""
         self.table = table
+        self.rows = table.rows
+        self.held = [copies.of(tensor) for tensor in table.dense] if copies else []
+        if self.held:
+            self.rows = table.rows.copy()
+            flagged = self.rows[:, kernel.PRISTINE] == _PRISTINE
+            self.rows[flagged, kernel.PRISTINE] = [copy.data_ptr() for copy in self.held]
         self.old = torch.empty(table.n_entries, dtype=kernel.BITS[table.dtype])
         self.is_done = np.zeros(1, np.bool_)
 
@@ -155,7 +201,7 @@ def exchange_(out: Written, new: Written) -> None:
         kernel.share_threads()
         kernel.loop(a.dtype)(
             pairs, first_block, tensor_of,
-            a.rows, _raw(out.old), out.is_done, b.rows, _raw(new.old), new.is_done,
+            out.rows, _raw(out.old), out.is_done, new.rows, _raw(new.old), new.is_done,
         )  # fmt: skip
 
 

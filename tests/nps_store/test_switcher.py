@@ -74,6 +74,7 @@ def test_every_task_is_in_place_bit_for_bit_and_the_base_after_it(
         assert seen.n_evicted == 0
         assert seen.n_switches >= seen.n_hits > 10
         assert seen.prepared_nbytes > 0
+        assert seen.copies_nbytes > 0  # of the task that is stored exactly
         assert min(seen.decode_s, seen.plan_s, seen.switch_s, seen.revert_s) > 0
         switcher.switch_("a")
     assert same(copied(model), before)

@@ -197,6 +197,36 @@ def test_large_tasks_are_compiled_and_small_ones_are_not(monkeypatch, path):
     assert bool(Plan([(live, large)]).compiled) == kernel.is_available()
 
 
+def test_dense_tasks_are_restored_from_a_copy_that_is_made_once(path):
+    """Whatever was in place before: the copy is the base's, never a task's."""
+    base = any_weights(200_001, torch.bfloat16, 0)
+    live, log = base.clone(), UndoLog(keeps_copies=True)
+    patches = [some_delta("signs", 200_001, d, i)[0] for i, d in enumerate((0.01, 0.3, 0.5, 0.02))]
+    plans = [Plan([(live, patch)]) for patch in patches]
+    for number in (0, 1, 2, 1, 0, 3, 2, 0):
+        expected = base.clone()
+        apply_([(expected, patches[number])])
+        switch_(log, plans[number])
+        assert torch.equal(bits(live), bits(expected))
+        assert log.copies.nbytes in ({0, base.nbytes} if path == "compiled" else {0})
+        if number in {1, 2} and path == "compiled":
+            assert log.nbytes == 0
+            assert log.copies.nbytes == base.nbytes
+    revert_(log)
+    assert torch.equal(bits(live), bits(base))
+
+
+def test_an_application_needs_an_empty_log():
+    live = torch.ones(3)
+    log = apply_([(live, Replace(torch.zeros(3)))])
+    assert log.copies.nbytes == 12
+    with pytest.raises(ValueError, match="holds another"):
+        apply_([(live, Replace(torch.zeros(3)))], log=log)
+    revert_(log)
+    assert log.copies.nbytes == 0
+    assert live.eq(1).all()
+
+
 def test_plans_on_several_threads_do_not_meet():
     """Each thread has weights of its own; the loop itself is one for all."""
     bases = [any_weights(300_000, torch.float32, seed) for seed in range(4)]
