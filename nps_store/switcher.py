@@ -15,7 +15,8 @@ from nps_store.checkpoint import DTYPES, tensor_hash
 from nps_store.errors import BaseMismatchError, UnsupportedTaskError
 from nps_store.switch.in_place import InPlace
 from nps_store.switch.patch import Replace
-from nps_store.switch.plan import Plan
+from nps_store.switch.resident import ResidentTask
+from nps_store.switch.targets import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,7 +44,7 @@ class SwitchStatistics:
         copies_nbytes: Bytes of the base's values kept for tensors that a task changes densely: it
             is restored from them, which is faster than from a log of a large part of it.
         decode_s: Seconds of reading, verifying and decoding.
-        plan_s: Seconds of moving to the device and laying out for the loop.
+        pack_s: Seconds of packing and moving to the device.
         wait_s: Seconds that switches waited for a preparation.
         revert_s: Seconds of switches to the base.
         switch_s: Seconds of switches to a task: the revert of the one before and the apply are one
@@ -57,7 +58,7 @@ class SwitchStatistics:
     prepared_nbytes: int = 0
     copies_nbytes: int = 0
     decode_s: float = 0.0
-    plan_s: float = 0.0
+    pack_s: float = 0.0
     wait_s: float = 0.0
     revert_s: float = 0.0
     switch_s: float = 0.0
@@ -66,7 +67,7 @@ class SwitchStatistics:
 @dataclass(frozen=True, eq=False)
 class _Prepared:
     name: str
-    plan: Plan
+    resident: ResidentTask
 
 
 class TaskSwitcher:
@@ -100,6 +101,7 @@ class TaskSwitcher:
         self._tensors = dict(model.state_dict(keep_vars=False))
         self._names = _identified(self._tensors, store)
         self._device = next(iter(self._tensors.values())).device
+        self._targets = Targets(self._tensors.values())
         self._in_place: InPlace[_Prepared] = InPlace(self._device)
         self._max_nbytes = max_nbytes
         self._prepared: OrderedDict[str, Future[_Prepared]] = OrderedDict()
@@ -122,7 +124,7 @@ class TaskSwitcher:
     def statistics(self) -> SwitchStatistics:
         """Counts and seconds so far."""
         with self._lock:
-            held = sum(each.plan.nbytes for each in self._ready())
+            held = sum(each.resident.nbytes for each in self._ready())
             copies = self._in_place.copies_nbytes
             return replace(self._statistics, prepared_nbytes=held, copies_nbytes=copies)
 
@@ -150,7 +152,7 @@ class TaskSwitcher:
         waited = time.perf_counter() - start
         if self._in_place.has(prepared):
             return 0.0
-        seconds = self._in_place.to_(prepared, prepared.plan)
+        seconds = self._in_place.to_(prepared, prepared.resident)
         self._count(n_switches=1, n_hits=int(is_hit), wait_s=waited, switch_s=seconds)
         self._evict()
         return seconds
@@ -193,7 +195,7 @@ class TaskSwitcher:
         self.close()
 
     def _future(self, name: str) -> tuple[Future[_Prepared], bool]:
-        """The task's plan, now or soon, and whether it is there."""
+        """The prepared task, now or soon, and whether it is there."""
         with self._lock:
             if self._generation != self.store.generation:
                 self._prepared.clear()
@@ -215,10 +217,10 @@ class TaskSwitcher:
             )
         changes = list(self.store.changes(name))
         decoded = time.perf_counter()
-        plan = Plan(self._pairs(task, changes))
-        self._count(n_prepared=1, decode_s=decoded - start, plan_s=time.perf_counter() - decoded)
+        resident = ResidentTask(self._targets, self._pairs(task, changes))
+        self._count(n_prepared=1, decode_s=decoded - start, pack_s=time.perf_counter() - decoded)
         self._evict()
-        return _Prepared(name, plan)
+        return _Prepared(name, resident)
 
     def _pairs(self, task: Task, changes: list[Change]) -> Iterator[tuple[Tensor, Patch]]:
         """Live tensors and what the task does to each, once; a tied one has several names."""
@@ -240,7 +242,7 @@ class TaskSwitcher:
                     f"{group[0][1].name!r}; the model holds them as one tensor"
                 )
             if change.patch is not None:
-                yield tensor, change.patch.to(self._device)
+                yield tensor, change.patch
 
     def _live(self, change: Change) -> Tensor | None:
         """The tensor of the model that a change is for, if it has one of that shape."""
@@ -269,11 +271,11 @@ class TaskSwitcher:
     def _evict(self) -> None:
         with self._lock:
             ready = self._ready()
-            held = sum(each.plan.nbytes for each in ready)
+            held = sum(each.resident.nbytes for each in ready)
             for each in ready[:-1]:
                 if held > self._max_nbytes and not self._in_place.has(each):
                     del self._prepared[each.name]
-                    held -= each.plan.nbytes
+                    held -= each.resident.nbytes
                     n_evicted = self._statistics.n_evicted + 1
                     self._statistics = replace(self._statistics, n_evicted=n_evicted)
 

@@ -14,7 +14,7 @@ from nps_store.errors import UnsupportedTaskError
 from nps_store.modeling.body import Body
 from nps_store.modeling.shell import Kind, Pooling, Shell, encode, load_tokenizer, pad
 from nps_store.modeling.ties import Ties
-from nps_store.switch import Patch, Plan, apply_
+from nps_store.switch import Patch, ResidentTask, Targets, apply_
 from nps_store.switch.in_place import InPlace
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class PreparedTask:
     content_hash: str
     shell: Shell
     tokenizer: PreTrainedTokenizerBase
-    changes: Plan = field(repr=False)
+    changes: ResidentTask = field(repr=False)
     own_body: bool
     nbytes: int
 
@@ -76,6 +76,7 @@ class LiveBase:
         self.store = store
         self.body = body
         self._pristine = body.hash()
+        self._targets = Targets(body.parameters.values())
         self._in_place: InPlace[PreparedTask] = InPlace(body.device)
         self._tokenizers: WeakValueDictionary[frozenset[object], PreTrainedTokenizerBase] = (
             WeakValueDictionary()
@@ -135,20 +136,19 @@ class LiveBase:
                 [*changes, *self.store.unchanged(name, shell.head)],
                 lambda change: self.store.resolve(change, task.directory),
             )
-            moved = ((tensor, patch.to(body.device)) for tensor, patch in bound)
-            plan = Plan(() if copy else moved)
+            resident = ResidentTask(self._targets, () if copy else bound)
             if copy:
-                apply_(moved)
+                apply_((tensor, patch.to(body.device)) for tensor, patch in bound)
                 held = sum(tensor.nbytes for tensor in body.parameters.values())
             else:
-                held = plan.nbytes
+                held = resident.nbytes
         head = sum(tensor.nbytes for tensor in shell.head.values())
         return PreparedTask(
             name=name,
             content_hash=task.content_hash,
             shell=shell,
             tokenizer=self._tokenizer(task),
-            changes=plan,
+            changes=resident,
             own_body=copy,
             nbytes=held + head,
         )
@@ -194,7 +194,8 @@ class LiveBase:
         config, pooling = Ties.of(self.store.base).config, Pooling.of_directory(files)
         shell = Shell(config, self.body, pooling=pooling)
         tokenizer = load_tokenizer(files["config.json"].parent)
-        return PreparedTask(None, "", shell, tokenizer, Plan(()), own_body=False, nbytes=0)
+        nothing = ResidentTask(self._targets, ())
+        return PreparedTask(None, "", shell, tokenizer, nothing, own_body=False, nbytes=0)
 
     def _own_body(self, config: dict[str, Any], changes: Sequence[Change]) -> Body:
         rows = {c.base: c.rows for c in changes if c.base is not None and c.rows is not None}

@@ -2,17 +2,19 @@
 
 from nps_store.switch.apply import UndoLog, apply_, revert_, switch_
 from nps_store.switch.patch import AddAll, AddAt, Patch, Replace, XorAll
-from nps_store.switch.plan import Plan
-from nps_store.switch.resident import BlockIndex, SparseDelta
+from nps_store.switch.resident import ResidentTask
+from nps_store.switch.sparse import BlockIndex, SparseDelta
+from nps_store.switch.targets import Targets
 
 __all__ = [
     "AddAll",
     "AddAt",
     "BlockIndex",
     "Patch",
-    "Plan",
     "Replace",
+    "ResidentTask",
     "SparseDelta",
+    "Targets",
     "UndoLog",
     "XorAll",
     "apply_",

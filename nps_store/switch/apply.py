@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from nps_store.switch.plan import Plan, PristineCopies, Table, Written, exchange_
+from nps_store.switch.packed import Packed
+from nps_store.switch.resident import ResidentTask
+from nps_store.switch.written import PristineCopies, Written, exchange_
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from nps_store.switch.patch import Patch
+    from nps_store.switch.targets import Group
 
 
 class Undo(Protocol):
@@ -75,16 +78,16 @@ class UndoLog:
 
 @torch.no_grad()
 def apply_(
-    changes: Plan | Iterable[tuple[Tensor, Patch]], *, log: UndoLog | None = None
+    changes: ResidentTask | Iterable[tuple[Tensor, Patch]], *, log: UndoLog | None = None
 ) -> UndoLog:
     """Apply each patch to its tensor in place; all or nothing.
 
     Pairs go through plain torch indexing on whatever device the tensor lies on: the reference. A
-    plan's go through the fastest path that equals it. A patch is computed before it is written,
-    and a failure part-way reverts what the log holds.
+    resident task goes through the fastest path that equals it. A patch is computed before it is
+    written, and a failure part-way reverts what the log holds.
 
     Args:
-        changes: (contiguous tensor, patch) pairs; a tensor may occur once.
+        changes: A resident task, or (contiguous tensor, patch) pairs; a tensor may occur once.
         log: Where to write down what is overwritten, an empty one; by default one of its own.
 
     Returns:
@@ -97,9 +100,9 @@ def apply_(
     if log.entries:
         raise ValueError("the log holds another application; revert it first")
     try:
-        if isinstance(changes, Plan):
-            for dtype, table in changes.compiled.items():
-                _exchange_(log, Written(Table.empty(dtype)), Written(table, log.copies))
+        if isinstance(changes, ResidentTask):
+            for packed in changes.packed.values():
+                _put(log, packed)
             changes = changes.rest
         for tensor, patch in changes:
             _write(tensor.view(-1), patch, log)
@@ -123,40 +126,44 @@ def revert_(log: UndoLog) -> None:
 
 
 @torch.no_grad()
-def switch_(log: UndoLog, plan: Plan) -> None:
-    """Revert what a log holds and apply a plan; the log holds the plan's undoing afterwards.
+def switch_(log: UndoLog, task: ResidentTask) -> None:
+    """Revert what a log holds and apply a task; the log holds its undoing afterwards.
 
     A failure leaves the base in place and the log empty.
     """
     try:
-        tables = dict(plan.compiled)
-        if not all(log.copies.has(t) for table in tables.values() for t in table.dense):
+        coming = dict(task.packed)
+        if not all(log.copies.has_all(packed) for packed in coming.values()):
             revert_(log)  # copies are made of the base
-        while log.entries and not _is_exchangeable(log, tables):
+        while log.entries and not _is_exchangeable(log, coming):
             log.entries[-1].revert_()
             log.entries.pop()
         for entry in list(log.entries):
             if isinstance(entry, Written):
-                _exchange_(log, entry, Written(tables.pop(entry.table.dtype), log.copies))
+                new = Written(coming.pop(entry.packed.group), log.copies)
+                log.entries.append(new)  # before the pass: an interrupt must not come between
+                exchange_(entry, new)
                 log.entries.remove(entry)
-        for dtype, table in tables.items():
-            _exchange_(log, Written(Table.empty(dtype)), Written(table, log.copies))
-        for tensor, patch in plan.rest:
+        for packed in coming.values():
+            _put(log, packed)
+        for tensor, patch in task.rest:
             _write(tensor.view(-1), patch, log)
     except BaseException:
         revert_(log)
         raise
 
 
-def _is_exchangeable(log: UndoLog, tables: dict[torch.dtype, Table]) -> bool:
-    """Whether each entry is a table with a successor among `tables`, of which each is used once."""
-    dtypes = [entry.table.dtype for entry in log.entries if isinstance(entry, Written)]
-    return len(dtypes) == len(log.entries) == len({*dtypes} & tables.keys())
+def _is_exchangeable(log: UndoLog, coming: dict[Group, Packed]) -> bool:
+    """Whether each entry is of a group with a successor in `coming`, of which each is used once."""
+    groups = [entry.packed.group for entry in log.entries if isinstance(entry, Written)]
+    return len(groups) == len(log.entries) == len({*groups} & coming.keys())
 
 
-def _exchange_(log: UndoLog, out: Written, new: Written) -> None:
-    log.entries.append(new)  # before it is in place: an interrupt must not come between
-    exchange_(out, new)
+def _put(log: UndoLog, packed: Packed) -> None:
+    """Write packed changes to tensors that hold the base's values."""
+    new = Written(packed, log.copies)
+    log.entries.append(new)  # before the pass: an interrupt must not come between
+    exchange_(Written(Packed.empty(packed.group), log.copies), new)
 
 
 def _write(flat: Tensor, patch: Patch, log: UndoLog) -> None:

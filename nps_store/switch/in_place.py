@@ -15,7 +15,7 @@ from nps_store.switch.apply import UndoLog, revert_, switch_
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nps_store.switch.plan import Plan
+    from nps_store.switch.resident import ResidentTask
 
 Key = TypeVar("Key")
 
@@ -58,12 +58,12 @@ class InPlace(Generic[Key]):
         """Whether the weights in place are this one's."""
         return self._is_settled and self._current is key
 
-    def to_(self, key: Key | None, plan: Plan | None) -> float:
-        """Put a plan in place of what there is; all or nothing: a failure leaves the base.
+    def to_(self, key: Key | None, task: ResidentTask | None) -> float:
+        """Put a task in place of what there is; all or nothing: a failure leaves the base.
 
         Args:
-            key: Whose plan it is; None for the base.
-            plan: None for the base.
+            key: Who it is of; None for the base.
+            task: None for the base.
 
         Returns:
             Seconds it took, until the device was done.
@@ -77,10 +77,10 @@ class InPlace(Generic[Key]):
             start = time.perf_counter()
             self._is_settled = False
             try:
-                if plan is None:
+                if task is None:
                     revert_(self._log)
                 else:
-                    switch_(self._log, plan)
+                    switch_(self._log, task)
                 if self.device.type == "cuda":
                     torch.cuda.synchronize(self.device)
                 self._current = key

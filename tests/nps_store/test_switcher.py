@@ -13,7 +13,7 @@ from nps_store import TaskSwitcher
 from nps_store.compress import Options, TaskSource, add, compress
 from nps_store.errors import BaseMismatchError, TaskNotFoundError, UnsupportedTaskError
 from nps_store.store import Store
-from nps_store.switch import plan
+from nps_store.switch import resident
 from tests.nps_store.language import make_language
 from tests.nps_store.models import edit, grow, same, weights
 
@@ -52,11 +52,11 @@ def copied(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("min_entries", [0, plan.MIN_ENTRIES])
+@pytest.mark.parametrize("min_entries", [0, resident.MIN_ENTRIES])
 def test_every_task_is_in_place_bit_for_bit_and_the_base_after_it(
     zoo, store, monkeypatch, min_entries
 ):
-    monkeypatch.setattr(plan, "MIN_ENTRIES", min_entries)
+    monkeypatch.setattr(resident, "MIN_ENTRIES", min_entries)
     model = model_of(zoo)
     before = copied(model)
     expected = {name: store.materialize(name) for name in "abc"}
@@ -75,7 +75,7 @@ def test_every_task_is_in_place_bit_for_bit_and_the_base_after_it(
         assert seen.n_switches >= seen.n_hits > 10
         assert seen.prepared_nbytes > 0
         assert seen.copies_nbytes > 0  # of the task that is stored exactly
-        assert min(seen.decode_s, seen.plan_s, seen.switch_s, seen.revert_s) > 0
+        assert min(seen.decode_s, seen.pack_s, seen.switch_s, seen.revert_s) > 0
         switcher.switch_("a")
     assert same(copied(model), before)
 

@@ -16,7 +16,7 @@ from nps_store.errors import BadOptionError, ModelLoadError, UnsupportedTaskErro
 from nps_store.export import export_task
 from nps_store.modeling import Body, LiveBase
 from nps_store.store import Store
-from nps_store.switch import Plan, Replace
+from nps_store.switch import Replace, ResidentTask, Targets
 from tests.nps_store.models import (
     LABELS,
     cast,
@@ -198,7 +198,9 @@ def test_a_failing_switch_leaves_the_base(made):
         live = LiveBase.load(store)
         task = live.prepare("two")
         bad = (live.body.parameters["pooler.dense.bias"], Replace(torch.zeros(5)))
-        task = dataclasses.replace(task, changes=Plan((*task.changes, bad)))
+        pairs = [(live.body.parameters["embeddings.LayerNorm.bias"], Replace(torch.ones(32))), bad]
+        resident = ResidentTask(Targets(tensor for tensor, _ in pairs), pairs)
+        task = dataclasses.replace(task, changes=resident)
         live.switch_(live.prepare("three"))
         with pytest.raises(ValueError, match="5 elements for 32"):
             live.switch_(task)

@@ -1,4 +1,4 @@
-"""Plans put in place exactly what the reference does, whatever path they take."""
+"""Resident tasks put in place exactly what the reference does, whatever path they take."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from nps_store.switch import (
     AddAll,
     AddAt,
     BlockIndex,
-    Plan,
     Replace,
+    ResidentTask,
     SparseDelta,
+    Targets,
     UndoLog,
     apply_,
-    kernel,
-    plan,
+    cpu_loop,
+    resident,
     revert_,
     switch_,
 )
@@ -43,9 +44,9 @@ cases = st.fixed_dictionaries(
 @pytest.fixture(autouse=True, params=["compiled", "torch"])
 def path(request, monkeypatch):
     """Every test runs on both paths."""
-    monkeypatch.setattr(plan, "MIN_ENTRIES", 0)
+    monkeypatch.setattr(resident, "MIN_ENTRIES", 0)
     if request.param == "torch":
-        monkeypatch.setattr(kernel, "is_available", lambda: False)
+        monkeypatch.setattr(cpu_loop, "is_available", lambda: False)
     return request.param
 
 
@@ -85,12 +86,13 @@ def some_delta(kind, size, density, seed):
 def test_a_plan_equals_plain_indexing_bit_for_bit(case, other):
     base = any_weights(case["size"], case["dtype"], case["seed"])
     live, log = base.clone(), UndoLog()
+    model = Targets([live])
     for number, kind in enumerate((case["kind"], other, case["kind"])):
         patch, delta = some_delta(kind, case["size"], case["density"], case["seed"] + number)
         expected = base.clone()
         apply_([(expected, AddAt(patch.where.positions(), delta))])
         assert torch.equal(bits(patch.delta()), bits(delta))
-        switch_(log, Plan([(live, patch)]))
+        switch_(log, ResidentTask(model, [(live, patch)]))
         assert torch.equal(bits(live), bits(expected))
     revert_(log)
     assert torch.equal(bits(live), bits(base))
@@ -103,6 +105,7 @@ def test_switches_among_tasks_of_many_tensors_leave_the_base(seed, n_switches):
     rng = np.random.default_rng(seed)
     base = [any_weights(size, dtype, seed) for size in (6, 70_000, 65_536) for dtype in DTYPES]
     live, log = [tensor.clone() for tensor in base], UndoLog()
+    model = Targets(live)
     for number in range(n_switches):
         expected = [tensor.clone() for tensor in base]
         pairs = []
@@ -119,10 +122,10 @@ def test_switches_among_tasks_of_many_tensors_leave_the_base(seed, n_switches):
                 pairs.append((tensor[:size], patch))
         if number % 3:
             revert_(log)
-            apply_(Plan(pairs), log=log)
+            apply_(ResidentTask(model, pairs), log=log)
         else:
             revert_(log) if any(isinstance(p, Replace) for _, p in pairs) else None
-            switch_(log, Plan(pairs))
+            switch_(log, ResidentTask(model, pairs))
         for tensor, wanted in zip(live, expected, strict=True):
             assert torch.equal(bits(tensor), bits(wanted))
     revert_(log)
@@ -138,7 +141,7 @@ def test_nan_stays_nan_and_reverts_exactly(dtype):
     patch, delta = some_delta("signs", live.numel(), 1.0, 1)
     expected = base.clone()
     apply_([(expected, AddAt(patch.index, delta))])
-    log = apply_(Plan([(live, patch)]))
+    log = apply_(ResidentTask(Targets([live]), [(live, patch)]))
     assert torch.equal(live.isnan(), expected.isnan())
     kept = ~live.isnan()
     assert torch.equal(live[kept], expected[kept])
@@ -162,15 +165,19 @@ def test_signs_take_little_more_than_two_bytes_an_entry():
 
 def test_a_failure_after_the_compiled_part_leaves_every_bit():
     class Broken(Replace):
+        def to(self, device):
+            return self
+
         def new_values(self, old):
             raise KeyboardInterrupt
 
     base = any_weights(70_000, torch.bfloat16, 0)
     live, last, log = base.clone(), torch.ones(3), UndoLog()
     good, bad = some_delta("signs", 70_000, 0.1, 0)[0], Broken(torch.zeros(3))
-    switch_(log, Plan([(live, good)]))
+    model = Targets([live, last])
+    switch_(log, ResidentTask(model, [(live, good)]))
     with pytest.raises(KeyboardInterrupt):
-        switch_(log, Plan([(live, good), (last, bad)]))
+        switch_(log, ResidentTask(model, [(live, good), (last, bad)]))
     assert torch.equal(bits(live), bits(base))
     assert not log.entries
 
@@ -178,14 +185,14 @@ def test_a_failure_after_the_compiled_part_leaves_every_bit():
 def test_a_patch_for_another_size_is_refused():
     patch = some_delta("signs", 100, 0.5, 0)[0]
     with pytest.raises(ValueError, match="patch of 100 elements for 99"):
-        Plan([(torch.ones(99), patch)])
+        ResidentTask(Targets(()), [(torch.ones(99), patch)])
 
 
 def test_a_view_that_is_not_contiguous_is_refused():
     base = torch.ones(6, 4).t()
     patch = some_delta("signs", 24, 0.5, 0)[0]
     with pytest.raises(RuntimeError):
-        apply_(Plan([(base, patch)]))
+        apply_(ResidentTask(Targets([base]), [(base, patch)]))
     assert base.eq(1).all()
 
 
@@ -193,8 +200,9 @@ def test_large_tasks_are_compiled_and_small_ones_are_not(monkeypatch, path):
     monkeypatch.undo()
     small, large = (some_delta("signs", 200_000, d, 0)[0] for d in (0.01, 0.5))
     live = torch.ones(200_000)
-    assert not Plan([(live, small)]).compiled
-    assert bool(Plan([(live, large)]).compiled) == kernel.is_available()
+    model = Targets([live])
+    assert not ResidentTask(model, [(live, small)]).packed
+    assert bool(ResidentTask(model, [(live, large)]).packed) == cpu_loop.is_available()
 
 
 def test_dense_tasks_are_restored_from_a_copy_that_is_made_once(path):
@@ -202,11 +210,12 @@ def test_dense_tasks_are_restored_from_a_copy_that_is_made_once(path):
     base = any_weights(200_001, torch.bfloat16, 0)
     live, log = base.clone(), UndoLog(keeps_copies=True)
     patches = [some_delta("signs", 200_001, d, i)[0] for i, d in enumerate((0.01, 0.3, 0.5, 0.02))]
-    plans = [Plan([(live, patch)]) for patch in patches]
+    model = Targets([live])
+    tasks = [ResidentTask(model, [(live, patch)]) for patch in patches]
     for number in (0, 1, 2, 1, 0, 3, 2, 0):
         expected = base.clone()
         apply_([(expected, patches[number])])
-        switch_(log, plans[number])
+        switch_(log, tasks[number])
         assert torch.equal(bits(live), bits(expected))
         assert log.copies.nbytes in ({0, base.nbytes} if path == "compiled" else {0})
         if number in {1, 2} and path == "compiled":
@@ -235,9 +244,10 @@ def test_plans_on_several_threads_do_not_meet():
 
     def work(base):
         live, log = base.clone(), UndoLog()
-        plans = [Plan([(live, patch)]) for patch in patches]
+        model = Targets([live])
+        tasks = [ResidentTask(model, [(live, patch)]) for patch in patches]
         for number in range(50):
-            switch_(log, plans[number % 2])
+            switch_(log, tasks[number % 2])
         revert_(log)
         if not torch.equal(bits(live), bits(base)):
             wrong.append(base)

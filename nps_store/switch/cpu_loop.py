@@ -4,9 +4,8 @@ One pass over the blocks of all tensors takes a task out of each block and puts 
 while the block is in the processor's cache. It computes what torch does: one sum in float32,
 rounded once. Which NaN a NaN becomes is left open, as it is by torch.
 
-The loop reads addresses from tables, so that one call serves a whole model; `plan` fills the tables
-and keeps alive what they point to. It allocates nothing, cannot raise, and ends by saying in
-`done` what is in place: no interrupt falls between the writing and the saying.
+One call serves a whole model: the loop finds the weights by their addresses, and what to write in
+the packed bytes of a task. It allocates nothing and cannot raise.
 """
 
 # ruff: noqa: ANN401 (numba infers the types of what it compiles)
@@ -15,28 +14,37 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nps_store.switch.packed import (
+    AMOUNTS,
+    BLOCKS,
+    COLUMNS,
+    IS_DENSE,
+    KIND,
+    N_SCALES,
+    OFFSETS,
+    OLD,
+    ROW,
+    SCALES,
+    STARTS,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-COLUMNS = 12
-WEIGHTS, NUMEL, BLOCKS, OFFSETS, STARTS, AMOUNTS = range(6)
-KIND, SCALES, N_SCALES, ROW, OLD, PRISTINE = range(6, COLUMNS)
-"""Columns of a table, a row a tensor: addresses, the number of elements and of blocks, the kind of
-amounts, the number of scales and the elements to each, the tensor's first entry among the old bits,
-and the address of a copy of the base's weights, from which the tensor is restored, or zero."""
+    from nps_store.switch.written import Written
 
-KINDS = {torch.uint8: 0, torch.int8: 1, torch.bfloat16: 2, torch.float32: 3}
-BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
-"""The dtypes of weights that there is a loop for, and their bits as integers."""
-
-_AHEAD = 24
+_AHEAD = 48
 """Entries between fetching a line of weights and using it."""
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Some of numba's thread pools end the process when two threads enter them."""
 
 
 @functools.cache
@@ -71,65 +79,81 @@ def loop(dtype: torch.dtype) -> Callable[..., None]:
         return carray(at(place), entry + 1, np.float32)[entry]
 
     def switch(
-        pairs: Any, first_block: Any, tensor_of: Any,
-        out: Any, old_out: Any, done_out: Any, new: Any, old_new: Any, done_new: Any,
+        weights_at: Any, numels: Any, first_block: Any, tensor_of: Any, pristine_at: Any,
+        out: Any, out_at: Any, old_out: Any, passes_out: Any,
+        new: Any, new_at: Any, old_new: Any, passes_new: Any, number: Any,
     ) -> None:  # fmt: skip
+        is_in = passes_out[0] != 0 and passes_out[1] == 0
         for block in prange(tensor_of.size):
             tensor = tensor_of[block]
             local = block - first_block[tensor]
             shift = local * 65536
-            a, b = pairs[tensor, 0], pairs[tensor, 1]
-            if a >= 0 and done_out[0] and local < out[a, BLOCKS] and out[a, PRISTINE]:
-                numel = min(65536, out[a, NUMEL] - shift)
-                weights = carray(at(out[a, WEIGHTS] + shift * size), numel, raw)
-                pristine = carray(at(out[a, PRISTINE] + shift * size), numel, raw)
-                for entry in range(numel):
-                    weights[entry] = pristine[entry]
-            elif a >= 0 and done_out[0] and local < out[a, BLOCKS]:
-                starts = carray(at(out[a, STARTS]), out[a, BLOCKS] + 1, np.int64)
-                low, high, last = starts[local], starts[local + 1], starts[out[a, BLOCKS]] - 1
-                offsets = carray(at(out[a, OFFSETS]), last + 1, np.uint16)
-                place = out[a, WEIGHTS] + shift * size
-                weights = carray(at(place), 65536, raw)
-                first = out[a, OLD]
-                for entry in range(low, high):
-                    later = min(entry + ahead, last)
-                    beyond = 0 if later < high else 65536
-                    fetch(place + size * (beyond + np.int64(offsets[later])))
-                    weights[offsets[entry]] = old_out[first + entry]
-            if b >= 0 and local < new[b, BLOCKS]:
-                starts = carray(at(new[b, STARTS]), new[b, BLOCKS] + 1, np.int64)
-                low, high, last = starts[local], starts[local + 1], starts[new[b, BLOCKS]] - 1
-                offsets = carray(at(new[b, OFFSETS]), last + 1, np.uint16)
-                place = new[b, WEIGHTS] + shift * size
-                weights = carray(at(place), 65536, raw)
-                first, kind, amounts = new[b, OLD], new[b, KIND], new[b, AMOUNTS]
-                scales = carray(at(new[b, SCALES]), new[b, N_SCALES], np.float32)
-                per_row, row = new[b, N_SCALES] > 1, new[b, ROW]
-                scale = scales[0]
-                is_logged = new[b, PRISTINE] == 0
+            place = weights_at[tensor] + shift * size
+            weights = carray(at(place), 65536, raw)
+            if is_in and local < out[tensor, BLOCKS]:
+                if out[tensor, IS_DENSE]:
+                    pristine = carray(at(pristine_at[tensor] + shift * size), 65536, raw)
+                    for entry in range(min(65536, numels[tensor] - shift)):
+                        weights[entry] = pristine[entry]
+                else:
+                    n_out = out[tensor, BLOCKS]
+                    starts = carray(at(out_at + out[tensor, STARTS]), n_out + 1, np.int64)
+                    low, high, last = starts[local], starts[local + 1], starts[n_out] - 1
+                    offsets = carray(at(out_at + out[tensor, OFFSETS]), last + 1, np.uint16)
+                    first = out[tensor, OLD]
+                    for entry in range(low, high):
+                        later = min(entry + ahead, last)
+                        beyond = 0 if later < high else 65536
+                        fetch(place + size * (beyond + np.int64(offsets[later])))
+                        weights[offsets[entry]] = old_out[first + entry]
+            if local < new[tensor, BLOCKS]:
+                n_new = new[tensor, BLOCKS]
+                starts = carray(at(new_at + new[tensor, STARTS]), n_new + 1, np.int64)
+                low, high, last = starts[local], starts[local + 1], starts[n_new] - 1
+                offsets = carray(at(new_at + new[tensor, OFFSETS]), last + 1, np.uint16)
+                kind, amounts = new[tensor, KIND], new_at + new[tensor, AMOUNTS]
+                n_scales, row = new[tensor, N_SCALES], new[tensor, ROW]
+                scales = carray(at(new_at + new[tensor, SCALES]), n_scales, np.float32)
+                scale, first = scales[0], new[tensor, OLD]
+                is_logged = not new[tensor, IS_DENSE]
                 for entry in range(low, high):
                     later = min(entry + ahead, last)
                     beyond = 0 if later < high else 65536
                     fetch(place + size * (beyond + np.int64(offsets[later])))
                     offset = np.int64(offsets[entry])
-                    if per_row:
+                    if n_scales > 1:
                         scale = scales[(shift + offset) // row]
                     bits = weights[offset]
                     if is_logged:
                         old_new[first + entry] = bits
                     weights[offset] = narrow(widen(bits) + amount(kind, amounts, entry) * scale)
-        done_out[0] = 0
-        done_new[0] = 1
+        passes_out[1] = number
+        passes_new[0] = number
 
     compiled: Callable[..., None] = numba.njit(parallel=True, nogil=True)(switch)
     return compiled
 
 
-def share_threads() -> None:
-    """Let the next loop on this thread use as many threads as torch does."""
+def exchange_(out: Written, new: Written, number: int) -> None:
+    """Take one out and put another in; see `written`."""
     numba: Any = import_module("numba")
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    group = new.packed.group
+    fixed = (group.addresses, group.numels, group.first_block, group.tensor_of)
+    run = loop(group.dtype)
+    with _ONE_AT_A_TIME:
+        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        run(
+            *(each.numpy() for each in fixed), new.copies.table(group).numpy(),
+            *_side(out), *_side(new), number,
+        )  # fmt: skip
+
+
+def _side(written: Written) -> tuple[Any, int, Any, Any]:
+    """The table, where the packed bytes begin, the old bits and the numbers of the passes."""
+    data, n_tensors = written.packed.data, len(written.packed.group.tensors)
+    table = data[: 8 * n_tensors * COLUMNS].view(torch.int64).view(n_tensors, COLUMNS)
+    old = written.old.numpy().view(f"<u{written.old.element_size()}")
+    return table.numpy(), data.data_ptr(), old, written.passes.numpy()
 
 
 @functools.cache

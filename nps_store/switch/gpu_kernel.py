@@ -1,0 +1,151 @@
+"""What `gpu_loop` launches. A module of its own, since Triton is imported with it."""
+
+# ruff: noqa: ANN001, ANN201, ANN202, N803 (Triton's own names for types and compile-time constants)
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from nps_store.switch import packed
+
+_COLUMNS = tl.constexpr(packed.COLUMNS)
+_BLOCKS = tl.constexpr(packed.BLOCKS)
+_STARTS = tl.constexpr(packed.STARTS)
+_OFFSETS = tl.constexpr(packed.OFFSETS)
+_AMOUNTS = tl.constexpr(packed.AMOUNTS)
+_KIND = tl.constexpr(packed.KIND)
+_SCALES = tl.constexpr(packed.SCALES)
+_N_SCALES = tl.constexpr(packed.N_SCALES)
+_ROW = tl.constexpr(packed.ROW)
+_OLD = tl.constexpr(packed.OLD)
+_IS_DENSE = tl.constexpr(packed.IS_DENSE)
+_BLOCK = tl.constexpr(65536)
+
+
+@triton.jit
+def exchange(
+    addresses, numels, first_block, tensor_of, pristine_at,
+    out_data, old_out, passes_out,
+    new_data, old_new, passes_new, number,
+    KIND_OF_WEIGHTS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Restore one block of the weights and put the next task's entries into it."""
+    block = tl.program_id(0)
+    tensor = tl.load(tensor_of + block)
+    local = block - tl.load(first_block + tensor)
+    shift = local * _BLOCK
+    raw: tl.constexpr = tl.int32 if KIND_OF_WEIGHTS == "float32" else tl.int16
+    size: tl.constexpr = 4 if KIND_OF_WEIGHTS == "float32" else 2
+    weights = (tl.load(addresses + tensor) + shift * size).to(tl.pointer_type(raw))
+
+    row = out_data.to(tl.pointer_type(tl.int64)) + tensor * _COLUMNS
+    written, taken = tl.load(passes_out), tl.load(passes_out + 1)
+    # A program of this very pass may have said already that it is taken out.
+    if (written != 0) & ((taken == 0) | (taken == number)) & (local < tl.load(row + _BLOCKS)):
+        if tl.load(row + _IS_DENSE) != 0:
+            n = tl.minimum(tl.load(numels + tensor) - shift, _BLOCK)
+            pristine = (tl.load(pristine_at + tensor) + shift * size).to(tl.pointer_type(raw))
+            _copy(weights, pristine, n, TILE)
+        else:
+            _restore(weights, out_data, row, old_out, local, TILE)
+    tl.debug_barrier()  # both may write one element
+    row = new_data.to(tl.pointer_type(tl.int64)) + tensor * _COLUMNS
+    if local < tl.load(row + _BLOCKS):
+        _write(weights, new_data, row, old_new, local, KIND_OF_WEIGHTS, TILE)
+    if block == 0:
+        tl.store(passes_out + 1, number)
+        tl.store(passes_new, number)
+
+
+@triton.jit
+def _copy(weights, pristine, n, TILE: tl.constexpr):
+    lane = tl.arange(0, 4 * TILE)
+    for start in range(0, n, 4 * TILE):
+        at = start + lane
+        tl.store(weights + at, tl.load(pristine + at, at < n), at < n)
+
+
+@triton.jit
+def _restore(weights, data, row, old, local, TILE: tl.constexpr):
+    starts = (data + tl.load(row + _STARTS)).to(tl.pointer_type(tl.int64))
+    offsets = (data + tl.load(row + _OFFSETS)).to(tl.pointer_type(tl.int16))
+    first = old + tl.load(row + _OLD)
+    low, high = tl.load(starts + local), tl.load(starts + local + 1)
+    lane = tl.arange(0, TILE)
+    for start in range(low, high, TILE):
+        entry = start + lane
+        inside = entry < high
+        offset = tl.load(offsets + entry, inside, other=0).to(tl.int32) & 0xFFFF
+        tl.store(weights + offset, tl.load(first + entry, inside), inside)
+
+
+@triton.jit
+def _write(weights, data, row, old, local, KIND_OF_WEIGHTS: tl.constexpr, TILE: tl.constexpr):
+    starts = (data + tl.load(row + _STARTS)).to(tl.pointer_type(tl.int64))
+    offsets = (data + tl.load(row + _OFFSETS)).to(tl.pointer_type(tl.int16))
+    amounts, kind = data + tl.load(row + _AMOUNTS), tl.load(row + _KIND)
+    scales = (data + tl.load(row + _SCALES)).to(tl.pointer_type(tl.float32))
+    n_scales, length = tl.load(row + _N_SCALES), tl.load(row + _ROW)
+    first, is_logged = old + tl.load(row + _OLD), tl.load(row + _IS_DENSE) == 0
+    low, high = tl.load(starts + local), tl.load(starts + local + 1)
+    scale = tl.load(scales)
+    lane = tl.arange(0, TILE)
+    for start in range(low, high, TILE):
+        entry = start + lane
+        inside = entry < high
+        offset = tl.load(offsets + entry, inside, other=0).to(tl.int32) & 0xFFFF
+        bits = tl.load(weights + offset, inside, other=0)
+        tl.store(first + entry, bits, inside & is_logged)
+        amount = _amounts(amounts, kind, entry, inside, TILE)
+        if n_scales > 1:
+            of_row = (local * 65536 + offset) // length
+            change = amount * tl.load(scales + of_row, inside, other=0)
+        else:
+            change = amount * scale
+        value = _widen(bits, KIND_OF_WEIGHTS) + change
+        tl.store(weights + offset, _narrow(value, KIND_OF_WEIGHTS), inside)
+
+
+@triton.jit
+def _amounts(place, kind, entry, inside, TILE: tl.constexpr):
+    amount = tl.full((TILE,), 0, tl.float32)
+    if kind == 0:
+        byte = tl.load(place + (entry >> 3), inside, other=0).to(tl.int32)
+        amount = 1.0 - 2.0 * ((byte >> (entry & 7).to(tl.int32)) & 1).to(tl.float32)
+    elif kind == 1:
+        levels = place.to(tl.pointer_type(tl.int8))
+        amount = tl.load(levels + entry, inside, other=0).to(tl.float32)
+    elif kind == 2:
+        values = place.to(tl.pointer_type(tl.int16))
+        bits = tl.load(values + entry, inside, other=0).to(tl.int32) << 16
+        amount = bits.to(tl.float32, bitcast=True)
+    else:
+        amount = tl.load(place.to(tl.pointer_type(tl.float32)) + entry, inside, other=0)
+    return amount
+
+
+@triton.jit
+def _widen(bits, KIND_OF_WEIGHTS: tl.constexpr):
+    if KIND_OF_WEIGHTS == "float32":
+        value = bits.to(tl.float32, bitcast=True)
+    elif KIND_OF_WEIGHTS == "bfloat16":
+        value = (bits.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    else:
+        value = bits.to(tl.float16, bitcast=True).to(tl.float32)
+    return value
+
+
+@triton.jit
+def _narrow(value, KIND_OF_WEIGHTS: tl.constexpr):
+    """To nearest, ties to even."""
+    if KIND_OF_WEIGHTS == "float32":
+        bits = value.to(tl.int32, bitcast=True)
+    elif KIND_OF_WEIGHTS == "bfloat16":
+        whole = value.to(tl.uint32, bitcast=True)
+        rounded = (whole + 0x7FFF + ((whole >> 16) & 1)) >> 16
+        bits = tl.where(value != value, 0x7FC0, rounded).to(tl.int16)
+    else:
+        bits = value.to(tl.float16).to(tl.int16, bitcast=True)
+    return bits

@@ -1,0 +1,45 @@
+"""The Triton loop of a switch on a GPU: what `cpu_loop` is on the CPU, a program a block.
+
+One launch serves a whole model. Its arithmetic is torch's: one product, one sum in float32, rounded
+once; which NaN a NaN becomes is left open.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nps_store.switch.written import Written
+
+TILE = 512
+"""Entries that a program handles at a time: at .5 % a block of 65,536 elements has 328."""
+N_WARPS = 4
+
+
+@functools.cache
+def is_available() -> bool:
+    """Whether Triton is installed; does not load it."""
+    return find_spec("triton") is not None
+
+
+def exchange_(out: Written, new: Written, number: int) -> None:
+    """Take one out and put another in; see `written`. The GPU may still be at it on return."""
+    kernel: Any = import_module("nps_store.switch.gpu_kernel").exchange
+    group = new.packed.group
+    grid = (group.tensor_of.numel(),)
+    kernel[grid](
+        group.addresses, group.numels, group.first_block, group.tensor_of, new.copies.table(group),
+        *_side(out), *_side(new), number,
+        KIND_OF_WEIGHTS=str(group.dtype).removeprefix("torch."), TILE=TILE, num_warps=N_WARPS,
+        enable_fp_fusion=False,  # a fused product and sum rounds once where torch rounds twice
+    )  # fmt: skip
+
+
+def _side(written: Written) -> tuple[Tensor, Tensor, Tensor]:
+    """The packed bytes, the old bits and the numbers of the passes."""
+    return written.packed.data, written.old, written.passes
