@@ -27,7 +27,7 @@ from benchmarks.shipped import STORE, link_base
 from benchmarks.switch_densities import measure_densities, spread, timed
 from nps_store.modeling import LiveBase
 from nps_store.store import Store
-from nps_store.switch import Plan, UndoLog, switch_
+from nps_store.switch import ResidentTask, Targets, UndoLog, switch_
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,11 +95,11 @@ def _measure(store: Store, live: LiveBase, device: str, rounds: int) -> dict[str
     def switch() -> None:
         live.switch_(prepared[order.choice([name for name in store.tasks if name != live.current])])
 
-    log = UndoLog()
+    log, model = UndoLog(), Targets(target.values())
 
     def cold_switch() -> None:
         changes = store.changes(order.choice(store.tasks))
-        switch_(log, Plan((target[c.base], c.patch.to(device)) for c in changes if c.base))
+        switch_(log, ResidentTask(model, ((target[c.base], c.patch) for c in changes if c.base)))
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dense.safetensors"

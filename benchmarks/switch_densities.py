@@ -14,7 +14,17 @@ from torch import Tensor
 from benchmarks import minilm
 from benchmarks.pair import LARGE, shards
 from nps_store.checkpoint import Checkpoint
-from nps_store.switch import AddAt, BlockIndex, Plan, SparseDelta, UndoLog, apply_, revert_, switch_
+from nps_store.switch import (
+    AddAt,
+    BlockIndex,
+    ResidentTask,
+    SparseDelta,
+    Targets,
+    UndoLog,
+    apply_,
+    revert_,
+    switch_,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +34,9 @@ if TYPE_CHECKING:
 LINE_NBYTES = 64
 MEDIUM = replace(LARGE, hidden=2048, mlp=8192)
 """The widths of the Llama with 1.2 B parameters."""
+COPY, SWITCH, PLAIN = "copy", "revert and apply", "plain torch"
+SWITCH_COLD, PLAIN_COLD = f"{SWITCH}, caches cold", f"{PLAIN}, caches cold"
+WAYS = (COPY, SWITCH, SWITCH_COLD, PLAIN, PLAIN_COLD)
 SMALL_KEEPS, LARGE_KEEPS = (0.005, 0.01), (0.005, 0.01, 0.05)
 SMALL_ROUNDS, LARGE_ROUNDS, WARM_UP = 60, 5, 2
 
@@ -61,29 +74,33 @@ def _measure(
 ) -> list[dict[str, Any]]:
     """Every way once a round, in turn: what else the machine does falls on all of them alike."""
     live = [tensor.to(device) for tensor in weights]
-    dense = [tensor.clone() for tensor in live]
+    dense, other = ([tensor.clone() for tensor in live] for _ in range(2))
+    targets = Targets(live)
     rows = []
     for keep in keeps:
         patches = [[_random_delta(tensor, keep, seed) for tensor in live] for seed in (1, 2)]
-        plans = [Plan(zip(live, each, strict=True)) for each in patches]
+        tasks = [ResidentTask(targets, zip(live, each, strict=True)) for each in patches]
         plain = [
             [(tensor, AddAt(p.index, p.delta())) for tensor, p in zip(live, each, strict=True)]
             for each in patches
         ]
-        log, plain_log = UndoLog(), UndoLog()
-        seconds: dict[str, list[float]] = {"copy": [], "revert and apply": [], "plain torch": []}
-        for number in range(rounds + WARM_UP):
-            at = number % 2
-            seconds["copy"].append(timed(partial(_copy, live, dense), device))
-            switch_(log, plans[1 - at])
-            seconds["revert and apply"].append(timed(partial(switch_, log, plans[at]), device))
+        log, plain_log = UndoLog(keeps_copies=True), UndoLog()
+        seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+        for _ in range(rounds + WARM_UP):
+            seconds[COPY].append(timed(partial(_copy, other, dense), device))
+            switch_(log, tasks[0])
+            _copy(other, dense)  # the caches hold these now
+            seconds[SWITCH_COLD].append(timed(partial(switch_, log, tasks[1]), device))
+            seconds[SWITCH].append(timed(partial(switch_, log, tasks[0]), device))
             revert_(log)
-            apply_(plain[1 - at], log=plain_log)
-            seconds["plain torch"].append(timed(partial(_plainly, plain_log, plain[at]), device))
+            apply_(plain[0], log=plain_log)
+            _copy(other, dense)
+            seconds[PLAIN_COLD].append(timed(partial(_plainly, plain_log, plain[1]), device))
+            seconds[PLAIN].append(timed(partial(_plainly, plain_log, plain[0]), device))
             revert_(plain_log)
         seconds = {way: times[WARM_UP:] for way, times in seconds.items()}
         identical = all(torch.equal(a, b) for a, b in zip(live, dense, strict=True))
-        copy_s = float(np.median(seconds["copy"]))
+        copy_s = float(np.median(seconds[COPY]))
         rows += [
             {
                 "model": model,
@@ -92,7 +109,7 @@ def _measure(
                 "milliseconds": spread(times),
                 "ratio": float(np.median(times)) / copy_s,
                 "floor": _floor(keep, live[0].element_size()),
-                "resident_nbytes": plans[0].nbytes,
+                "resident_nbytes": tasks[0].nbytes,
                 "base_identical_afterwards": identical,
             }
             for way, times in seconds.items()

@@ -88,8 +88,9 @@ def _write(weights, data, row, old, local, KIND_OF_WEIGHTS: tl.constexpr, TILE: 
     amounts, kind = data + tl.load(row + _AMOUNTS), tl.load(row + _KIND)
     scales = (data + tl.load(row + _SCALES)).to(tl.pointer_type(tl.float32))
     n_scales, length = tl.load(row + _N_SCALES), tl.load(row + _ROW)
-    first, is_logged = old + tl.load(row + _OLD), tl.load(row + _IS_DENSE) == 0
     low, high = tl.load(starts + local), tl.load(starts + local + 1)
+    first = old + tl.load(row + _OLD)
+    logged = tl.where(tl.load(row + _IS_DENSE) == 0, high, low)  # up to which entry
     scale = tl.load(scales)
     lane = tl.arange(0, TILE)
     for start in range(low, high, TILE):
@@ -97,7 +98,7 @@ def _write(weights, data, row, old, local, KIND_OF_WEIGHTS: tl.constexpr, TILE: 
         inside = entry < high
         offset = tl.load(offsets + entry, inside, other=0).to(tl.int32) & 0xFFFF
         bits = tl.load(weights + offset, inside, other=0)
-        tl.store(first + entry, bits, inside & is_logged)
+        tl.store(first + entry, bits, entry < logged)
         amount = _amounts(amounts, kind, entry, inside, TILE)
         if n_scales > 1:
             of_row = (local * 65536 + offset) // length
