@@ -99,7 +99,7 @@ def _measure(store: Store, live: LiveBase, device: str, rounds: int) -> dict[str
 
     def cold_switch() -> None:
         changes = store.changes(order.choice(store.tasks))
-        switch_(log, ResidentTask(model, ((target[c.base], c.patch) for c in changes if c.base)))
+        switch_(log, ResidentTask.of(model, ((target[c.base], c.patch) for c in changes if c.base)))
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dense.safetensors"

@@ -79,7 +79,7 @@ def _measure(
     rows = []
     for keep in keeps:
         patches = [[_random_delta(tensor, keep, seed) for tensor in live] for seed in (1, 2)]
-        tasks = [ResidentTask(targets, zip(live, each, strict=True)) for each in patches]
+        tasks = [ResidentTask.of(targets, zip(live, each, strict=True)) for each in patches]
         plain = [
             [(tensor, AddAt(p.index, p.delta())) for tensor, p in zip(live, each, strict=True)]
             for each in patches

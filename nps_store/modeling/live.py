@@ -136,7 +136,7 @@ class LiveBase:
                 [*changes, *self.store.unchanged(name, shell.head)],
                 lambda change: self.store.resolve(change, task.directory),
             )
-            resident = ResidentTask(self._targets, () if copy else bound)
+            resident = ResidentTask.of(self._targets, () if copy else bound)
             if copy:
                 apply_((tensor, patch.to(body.device)) for tensor, patch in bound)
                 held = sum(tensor.nbytes for tensor in body.parameters.values())
@@ -194,7 +194,7 @@ class LiveBase:
         config, pooling = Ties.of(self.store.base).config, Pooling.of_directory(files)
         shell = Shell(config, self.body, pooling=pooling)
         tokenizer = load_tokenizer(files["config.json"].parent)
-        nothing = ResidentTask(self._targets, ())
+        nothing = ResidentTask.of(self._targets, ())
         return PreparedTask(None, "", shell, tokenizer, nothing, own_body=False, nbytes=0)
 
     def _own_body(self, config: dict[str, Any], changes: Sequence[Change]) -> Body:

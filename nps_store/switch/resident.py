@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nps_store.switch import written
@@ -22,6 +23,7 @@ MIN_ENTRIES = 1 << 14
 """Below that torch needs a millisecond, and loading the compiler would take seconds."""
 
 
+@dataclass(frozen=True, eq=False)
 class ResidentTask:
     """What a task changes in a model: packed where a loop can write it, (tensor, patch) pairs
     elsewhere.
@@ -31,7 +33,11 @@ class ResidentTask:
         rest: Pairs for torch.
     """
 
-    def __init__(self, targets: Targets, pairs: Iterable[Pair]) -> None:
+    packed: dict[Group, Packed]
+    rest: tuple[Pair, ...]
+
+    @classmethod
+    def of(cls, targets: Targets, pairs: Iterable[Pair]) -> ResidentTask:
         """Of pairs of live tensors and patches on any device.
 
         Args:
@@ -53,11 +59,23 @@ class ResidentTask:
         if sum(len(p.where) for each in taken.values() for *_, p in each) < MIN_ENTRIES:
             rest += [(tensor, patch) for each in taken.values() for _, tensor, patch in each]
             taken = {}
-        self.packed = {
+        packed = {
             group: Packed.of(group, ((number, patch) for number, _, patch in each))
             for group, each in taken.items()
         }
-        self.rest = tuple((tensor, patch.to(tensor.device)) for tensor, patch in rest)
+        return cls(packed, tuple((tensor, patch.to(tensor.device)) for tensor, patch in rest))
+
+    def pinned(self) -> ResidentTask:
+        """The same in pinned host memory, from where `resident` brings it back; cannot be applied
+        there."""
+        packed = {group: each.pinned() for group, each in self.packed.items()}
+        return ResidentTask(packed, tuple((tensor, patch.to("cpu")) for tensor, patch in self.rest))
+
+    def resident(self) -> ResidentTask:
+        """The same where the tensors lie; copies may be under way on the current stream."""
+        packed = {group: each.resident() for group, each in self.packed.items()}
+        rest = tuple((tensor, patch.to(tensor.device)) for tensor, patch in self.rest)
+        return ResidentTask(packed, rest)
 
     @property
     def nbytes(self) -> int:

@@ -199,7 +199,7 @@ def test_a_failing_switch_leaves_the_base(made):
         task = live.prepare("two")
         bad = (live.body.parameters["pooler.dense.bias"], Replace(torch.zeros(5)))
         pairs = [(live.body.parameters["embeddings.LayerNorm.bias"], Replace(torch.ones(32))), bad]
-        resident = ResidentTask(Targets(tensor for tensor, _ in pairs), pairs)
+        resident = ResidentTask.of(Targets(tensor for tensor, _ in pairs), pairs)
         task = dataclasses.replace(task, changes=resident)
         live.switch_(live.prepare("three"))
         with pytest.raises(ValueError, match="5 elements for 32"):

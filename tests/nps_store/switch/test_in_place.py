@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def task_of(tensor, value):
-    return ResidentTask(Targets([tensor]), [(tensor, Replace(torch.full_like(tensor, value)))])
+    return ResidentTask.of(Targets([tensor]), [(tensor, Replace(torch.full_like(tensor, value)))])
 
 
 class Failing(Replace):
@@ -33,7 +33,7 @@ def test_a_failed_switch_leaves_the_base():
     weights = InPlace(CPU)
     weights.to_("a", task_of(first, 1))
     pairs = [(first, Replace(torch.ones(3) * 2)), (second, Failing(torch.ones(3)))]
-    failing = ResidentTask(Targets([first, second]), pairs)
+    failing = ResidentTask.of(Targets([first, second]), pairs)
     with pytest.raises(MemoryError):
         weights.to_("b", failing)
     assert weights.current is None

@@ -104,7 +104,7 @@ def test_a_task_equals_plain_indexing_bit_for_bit(case, other):
         expected = base.clone()
         apply_([(expected, AddAt(patch.where.positions(), delta))])
         assert torch.equal(bits(patch.delta()), bits(delta))
-        switch_(log, ResidentTask(model, [(live, patch)]))
+        switch_(log, ResidentTask.of(model, [(live, patch)]))
         assert torch.equal(bits(live), bits(expected))
     revert_(log)
     assert torch.equal(bits(live), bits(base))
@@ -134,10 +134,10 @@ def test_switches_among_tasks_of_many_tensors_leave_the_base(seed, n_switches):
                 pairs.append((tensor[:size], patch))
         if number % 3:
             revert_(log)
-            apply_(ResidentTask(model, pairs), log=log)
+            apply_(ResidentTask.of(model, pairs), log=log)
         else:
             revert_(log) if any(isinstance(p, Replace) for _, p in pairs) else None
-            switch_(log, ResidentTask(model, pairs))
+            switch_(log, ResidentTask.of(model, pairs))
         for tensor, wanted in zip(live, expected, strict=True):
             assert torch.equal(bits(tensor), bits(wanted))
     revert_(log)
@@ -153,7 +153,7 @@ def test_nan_stays_nan_and_reverts_exactly(dtype):
     patch, delta = some_delta("signs", live.numel(), 1.0, 1)
     expected = base.clone()
     apply_([(expected, AddAt(patch.index, delta))])
-    log = apply_(ResidentTask(Targets([live]), [(live, patch)]))
+    log = apply_(ResidentTask.of(Targets([live]), [(live, patch)]))
     assert torch.equal(live.isnan(), expected.isnan())
     kept = ~live.isnan()
     assert torch.equal(live[kept], expected[kept])
@@ -187,9 +187,9 @@ def test_a_failure_after_the_compiled_part_leaves_every_bit():
     live, last, log = base.clone(), torch.ones(3), UndoLog()
     good, bad = some_delta("signs", 70_000, 0.1, 0)[0], Broken(torch.zeros(3))
     model = Targets([live, last])
-    switch_(log, ResidentTask(model, [(live, good)]))
+    switch_(log, ResidentTask.of(model, [(live, good)]))
     with pytest.raises(KeyboardInterrupt):
-        switch_(log, ResidentTask(model, [(live, good), (last, bad)]))
+        switch_(log, ResidentTask.of(model, [(live, good), (last, bad)]))
     assert torch.equal(bits(live), bits(base))
     assert not log.entries
 
@@ -197,14 +197,14 @@ def test_a_failure_after_the_compiled_part_leaves_every_bit():
 def test_a_patch_for_another_size_is_refused():
     patch = some_delta("signs", 100, 0.5, 0)[0]
     with pytest.raises(ValueError, match="patch of 100 elements for 99"):
-        ResidentTask(Targets(()), [(torch.ones(99), patch)])
+        ResidentTask.of(Targets(()), [(torch.ones(99), patch)])
 
 
 def test_a_view_that_is_not_contiguous_is_refused():
     base = torch.ones(6, 4).t()
     patch = some_delta("signs", 24, 0.5, 0)[0]
     with pytest.raises(RuntimeError):
-        apply_(ResidentTask(Targets([base]), [(base, patch)]))
+        apply_(ResidentTask.of(Targets([base]), [(base, patch)]))
     assert base.eq(1).all()
 
 
@@ -213,8 +213,8 @@ def test_large_tasks_are_compiled_and_small_ones_are_not(monkeypatch, path):
     small, large = (some_delta("signs", 200_000, d, 0)[0] for d in (0.01, 0.5))
     live = torch.ones(200_000)
     model = Targets([live])
-    assert not ResidentTask(model, [(live, small)]).packed
-    assert bool(ResidentTask(model, [(live, large)]).packed) == (path != "torch")
+    assert not ResidentTask.of(model, [(live, small)]).packed
+    assert bool(ResidentTask.of(model, [(live, large)]).packed) == (path != "torch")
 
 
 def test_dense_tasks_are_restored_from_a_copy_that_is_made_once(path):
@@ -223,7 +223,7 @@ def test_dense_tasks_are_restored_from_a_copy_that_is_made_once(path):
     live, log = base.clone(), UndoLog(keeps_copies=True)
     patches = [some_delta("signs", 200_001, d, i)[0] for i, d in enumerate((0.01, 0.3, 0.5, 0.02))]
     model = Targets([live])
-    tasks = [ResidentTask(model, [(live, patch)]) for patch in patches]
+    tasks = [ResidentTask.of(model, [(live, patch)]) for patch in patches]
     for number in (0, 1, 2, 1, 0, 3, 2, 0):
         expected = base.clone()
         apply_([(expected, patches[number])])
@@ -259,7 +259,7 @@ def test_tasks_on_several_threads_do_not_meet(path):
     def work(base):
         live, log = base.clone(), UndoLog()
         model = Targets([live])
-        tasks = [ResidentTask(model, [(live, patch)]) for patch in patches]
+        tasks = [ResidentTask.of(model, [(live, patch)]) for patch in patches]
         for number in range(50):
             switch_(log, tasks[number % 2])
         revert_(log)
