@@ -24,7 +24,7 @@ _IS_DENSE = tl.constexpr(packed.IS_DENSE)
 _BLOCK = tl.constexpr(65536)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["number"])  # it differs at each launch
 def exchange(
     addresses, numels, first_block, tensor_of, pristine_at,
     out_data, old_out, passes_out,
