@@ -86,19 +86,22 @@ def _measure(
         ]
         log, plain_log = UndoLog(keeps_copies=True), UndoLog()
         seconds: dict[str, list[float]] = {way: [] for way in WAYS}
-        for _ in range(rounds + WARM_UP):
+        for number in range(rounds + WARM_UP):
+            if number == WARM_UP:
+                seconds = {way: [] for way in WAYS}
             seconds[COPY].append(timed(partial(_copy, other, dense), device))
-            switch_(log, tasks[0])
+            switch_(log, tasks[1])
             _copy(other, dense)  # the caches hold these now
-            seconds[SWITCH_COLD].append(timed(partial(switch_, log, tasks[1]), device))
-            seconds[SWITCH].append(timed(partial(switch_, log, tasks[0]), device))
+            seconds[SWITCH_COLD].append(timed(partial(switch_, log, tasks[0]), device))
+            for task in 2 * tasks[::-1]:
+                seconds[SWITCH].append(timed(partial(switch_, log, task), device))
             revert_(log)
             apply_(plain[0], log=plain_log)
             _copy(other, dense)
             seconds[PLAIN_COLD].append(timed(partial(_plainly, plain_log, plain[1]), device))
-            seconds[PLAIN].append(timed(partial(_plainly, plain_log, plain[0]), device))
+            for plainly in 2 * plain:
+                seconds[PLAIN].append(timed(partial(_plainly, plain_log, plainly), device))
             revert_(plain_log)
-        seconds = {way: times[WARM_UP:] for way, times in seconds.items()}
         identical = all(torch.equal(a, b) for a, b in zip(live, dense, strict=True))
         copy_s = float(np.median(seconds[COPY]))
         rows += [
