@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.switch_densities import COPY, PLAIN, SWITCH, SWITCH_COLD
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -54,6 +56,19 @@ def switch_table() -> str:
     return "\n".join(rows) + f"\n\n{_origin(result)}\n"
 
 
+def densities_table() -> str:
+    """What a switch costs by how much of the model it changes."""
+    result = _read("switch")
+    rows = ["| model | kept | switch | caches cold | plain torch | dense copy | switch / copy |",
+            "|---|---|---|---|---|---|---|"]  # fmt: skip
+    measured = {(row["model"], row["keep"], row["way"]): row for row in result["densities"]}
+    for model, keep in dict.fromkeys((model, keep) for model, keep, _ in measured):
+        ways = [measured[model, keep, way] for way in (SWITCH, SWITCH_COLD, PLAIN, COPY)]
+        cells = " | ".join(f"{row['milliseconds']['p50']:.2f} ms" for row in ways)
+        rows.append(f"| {model} | {keep:.1%} | {cells} | {ways[0]['ratio']:.2f} |")
+    return "\n".join(rows) + "\n"
+
+
 def errors_table() -> str:
     """Every error class with its exit code."""
     import nps_store.errors
@@ -70,6 +85,7 @@ def errors_table() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "shipped_table": shipped_table,
     "switch_table": switch_table,
+    "densities_table": densities_table,
     "errors_table": errors_table,
 }
 

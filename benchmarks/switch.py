@@ -22,9 +22,10 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
 
+from benchmarks import cold_switch
 from benchmarks.machine import circumstances, write_result
 from benchmarks.shipped import STORE, link_base
-from benchmarks.switch_densities import measure_densities, spread, timed
+from benchmarks.switch_densities import measure_densities, medium_weights, spread, timed
 from nps_store.modeling import LiveBase
 from nps_store.store import Store
 from nps_store.switch import ResidentTask, Targets, UndoLog, switch_
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 RESULT = Path("benchmarks") / "results" / "switch.json"
 ROUNDS = 110
 WARM_UP = 10
+COLD_KEEP, COLD_ROUNDS = 0.005, 5
 
 
 def main(
@@ -54,6 +56,10 @@ def main(
         measured = _measure(opened, live, device, rounds)
         identical = live.verify()
     densities = measure_densities(device, layers=layers)
+    cold = {}
+    if layers:
+        weights = [tensor.to(device) for tensor in medium_weights(layers)]
+        cold = cold_switch.measure(weights, COLD_KEEP, rounds=COLD_ROUNDS)
     result = {
         "schema": "nps.bench-switch/1",
         "command": "python -m benchmarks.switch",
@@ -63,6 +69,7 @@ def main(
         "base_identical_afterwards": identical,
         "milliseconds": {what: spread(times) for what, times in measured.items()},
         "densities": densities,
+        "cold": cold,
     }
     write_result(RESULT, result)
     table = Table("what", "p50 ms", "p1", "p99", "repeats")
@@ -77,6 +84,11 @@ def main(
                       *(f"{ms[key]:.2f}" for key in ("p50", "p1", "p99")),
                       f"{row['ratio']:.3f}", f"{row['floor']:.3f}")  # fmt: skip
     Console(width=120).print(table)
+    if cold:
+        table = Table(f"from the file, {COLD_KEEP:.1%} kept", "p50 ms", "p1", "p99")
+        for what, ms in cold["milliseconds"].items():
+            table.add_row(what, *(f"{ms[key]:.1f}" for key in ("p50", "p1", "p99")))
+        Console().print(table)
     if not identical or not all(row["base_identical_afterwards"] for row in densities):
         raise typer.Exit(1)
 

@@ -47,10 +47,15 @@ def measure_densities(device: str, *, layers: int) -> list[dict[str, Any]]:
     small = [base.tensor(name).clone() for name in base.names if base.dtype(name) == "F32"]
     rows = _measure("MiniLM, fp32", small, SMALL_KEEPS, SMALL_ROUNDS, device)
     if layers:
-        tensors = _random_weights(replace(MEDIUM, layers=layers), torch.bfloat16)
+        tensors = medium_weights(layers)
         billions = sum(tensor.numel() for tensor in tensors) / 1e9
         rows += _measure(f"{billions:.1f} B, bf16", tensors, LARGE_KEEPS, LARGE_ROUNDS, device)
     return rows
+
+
+def medium_weights(layers: int) -> list[Tensor]:
+    """Random bf16 weights; 8 layers make 1.0 B parameters."""
+    return _random_weights(replace(MEDIUM, layers=layers), torch.bfloat16)
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:

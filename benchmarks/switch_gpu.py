@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks import cold_switch
 from benchmarks.machine import circumstances, write_result
 from benchmarks.pair import LARGE, shards
 from benchmarks.switch_densities import spread, timed
@@ -55,6 +56,7 @@ def main(
     layers: Annotated[int, typer.Option(help="Of the model; 32 make 8.0 B parameters.")] = 32,
     many: Annotated[int, typer.Option(help="Tasks to hold on the device at once.")] = 1000,
     seconds: Annotated[float, typer.Option(help="Of switching at random among them.")] = 30.0,
+    cold: Annotated[bool, typer.Option(help="Also switch to tasks that are in the file.")] = True,
     tune: Annotated[bool, typer.Option(help="Also try other tiles.")] = False,
     out: Annotated[Path, typer.Option(help="Where to write the result.")] = RESULT,
 ) -> None:
@@ -81,6 +83,10 @@ def main(
     result["many"] = _many(live, dense, targets, many, seconds)
     write_result(out, result)
     Console().print(result["many"])
+    if cold:
+        result["cold"] = cold_switch.measure(live, KEEPS[0], rounds=4, dense=False)
+        write_result(out, result)
+        Console().print(result["cold"])
     identical = all(each["base_identical_afterwards"] for each in result["densities"])
     if not (identical and result["many"]["base_identical_afterwards"]):
         raise typer.Exit(1)

@@ -12,7 +12,7 @@ import tempfile
 import time
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,11 @@ from formats import Container, ContainerWriter, dither, parallel
 from formats.codecs import compiled
 from formats.index import BaseTensor
 from formats.records import SparseLevels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 SHAPES = [(1536, 1536), (384, 1536), (5376, 1536), (1536,)] * 72
 RATE = 0.005
@@ -30,7 +35,7 @@ def measure(shipped: Path) -> list[dict[str, Any]]:
     """Milliseconds a task; the shipped ones in turn."""
     least, most = compiled.MIN_ENTRIES, parallel.MAX_THREADS
     with tempfile.TemporaryDirectory() as folder:
-        large = _write(Path(folder) / "large.nps")
+        large = write_tasks(Path(folder) / "large.nps", SHAPES, RATE, ["large"])
         compiled.MIN_ENTRIES = 1 << 62
         measured = [{"way": "numpy", **_measure(shipped)}]
         compiled.MIN_ENTRIES = least
@@ -64,25 +69,33 @@ def _measure(path: Path) -> dict[str, Any]:
     }
 
 
-def _write(path: Path) -> Path:
-    """A store with one task whose positions are distributed as dither would have them."""
+def write_tasks(
+    path: Path, shapes: Sequence[tuple[int, ...]], rate: float, names: Sequence[str]
+) -> Path:
+    """A store of tasks whose positions are distributed as dither would have them."""
     rng = np.random.default_rng(0)
-    base = [BaseTensor(f"w{i}", "BF16", shape, "0" * 32) for i, shape in enumerate(SHAPES)]
+    base = [BaseTensor(f"w{i}", "BF16", shape, "0" * 32) for i, shape in enumerate(shapes)]
     with ContainerWriter.create(path) as writer:
         writer.set_base(storage="external", tensors=base)
-        with writer.begin_task("large", dither="large") as task:
-            for index, tensor in enumerate(base):
-                seed = dither.tensor_seed("large", tensor.name)
-                n = int(tensor.numel * RATE)
-                kept = rng.random(n) * rng.gamma(2.5, size=n) ** 1.5 * RATE / math.gamma(2.5)
-                ranks = (kept * 65536).clip(0, 65535).astype(np.uint16)
-                blocks = rng.integers(0, -(-tensor.numel // 65536), n)
-                positions = np.unique(dither.positions_of(seed, blocks, ranks))
-                positions = positions[positions < tensor.numel]
-                levels = rng.choice(np.array([-1, 1], np.int8), positions.size)
-                one = np.ones(1, np.float32)
-                record = SparseLevels(tensor.numel, positions, levels, one, seed)
-                task.add(tensor.name, dtype="BF16", shape=tensor.shape, base=index, record=record)
-            task.finish()
+        for name in names:
+            with writer.begin_task(name, dither=name) as task:
+                for index, tensor in enumerate(base):
+                    seed = dither.tensor_seed(name, tensor.name)
+                    positions = _positions(rng, tensor.numel, rate, seed)
+                    levels = rng.choice(np.array([-1, 1], np.int8), positions.size)
+                    one = np.ones(1, np.float32)
+                    record = SparseLevels(tensor.numel, positions, levels, one, seed)
+                    task.add(tensor.name, dtype="BF16", shape=tensor.shape, base=index,
+                             record=record)  # fmt: skip
+                task.finish()
         writer.commit()
     return path
+
+
+def _positions(rng: np.random.Generator, numel: int, rate: float, seed: int) -> NDArray[np.int64]:
+    n = max(1, int(numel * rate))
+    kept = rng.random(n) * rng.gamma(2.5, size=n) ** 1.5 * rate / math.gamma(2.5)
+    ranks = (kept * 65536).clip(0, 65535).astype(np.uint16)
+    blocks = rng.integers(0, -(-numel // 65536), n)
+    positions = np.unique(dither.positions_of(seed, blocks, ranks))
+    return positions[positions < numel]
