@@ -118,11 +118,18 @@ def _measure(
                 "ratio": float(np.median(times)) / copy_s,
                 "floor": _floor(keep, live[0].element_size()),
                 "resident_nbytes": tasks[0].nbytes,
+                "restored_from": _restored_from(tasks[0]),
                 "base_identical_afterwards": identical,
             }
             for way, times in seconds.items()
         ]
     return rows
+
+
+def _restored_from(task: ResidentTask) -> str:
+    """What the base's values come back from."""
+    n_dense = sum(len(packed.dense) for packed in task.packed.values())
+    return "a copy" if n_dense else "the log"
 
 
 def _plainly(log: UndoLog, task: list[tuple[Tensor, AddAt]]) -> None:
