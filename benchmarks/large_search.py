@@ -46,7 +46,10 @@ def run(folder: Path, size: Size, *, device: str, out: Path) -> None:
     try:
         make_pair(place, size, device=device)
         write_texts(place, size)
-        search_cost.main(place, "fine-tune", place / "base", device, whole=False, out=out)
+        # A synthetic fine-tune gains nothing; it can be told apart by its outputs all the same.
+        search_cost.main(
+            place, "fine-tune", place / "base", device, objective="distill", whole=False, out=out
+        )
         result = json.loads(out.read_text(encoding="utf-8"))
         about = {
             "command": f"python -m benchmarks.large_search --layers {size.layers}",

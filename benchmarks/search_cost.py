@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import torch
 import typer
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from benchmarks.memory import Memory
+    from nps_store.compress.options import Measure
 
 RESULT = Path("benchmarks") / "results" / "search_cost.json"
 KEEP = 0.006
@@ -103,13 +104,17 @@ def main(
         Path | None, typer.Option(help="Of the fine-tunes; MiniLM if left out.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    objective: Annotated[
+        str | None, typer.Option(help="Of the search; the kind of model's own if left out.")
+    ] = None,
     whole: Annotated[bool, typer.Option(help="Also compress to the default target.")] = True,
     out: Annotated[Path, typer.Option(help="Where to write the result.")] = RESULT,
 ) -> None:
     """Cost of the search for one task."""
     base = base or minilm.base_dir()
     fine_tune = FineTune(task, Checkpoint(zoo / task), Checkpoint(base))
-    rows, options = read_rows(_data(zoo, task)), Options(device=device)
+    rows = read_rows(_data(zoo, task))
+    options = Options(device=device, objective=cast("Measure | None", objective))
     calibration = Calibration(fine_tune, rows, options)
     passes = Passes(calibration.module)
     searched = _time(fine_tune, calibration, passes, Plan(EVALUATIONS, refinement=Refinement(0)))

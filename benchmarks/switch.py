@@ -83,7 +83,8 @@ def main(
         ms = row["milliseconds"]
         table.add_row(row["model"], f"{row['keep']:.1%}", row["way"],
                       *(f"{ms[key]:.2f}" for key in ("p50", "p1", "p99")),
-                      f"{row['ratio']:.3f}", f"{row['floor']:.3f}", row["restored_from"])  # fmt: skip
+                      f"{row['ratio']:.3f}", f"{row['floor']:.3f}",
+                      row["restored_from"])  # fmt: skip
     Console(width=120).print(table)
     if cold:
         table = Table(f"from the file, {COLD_KEEP:.1%} kept", "p50 ms", "p1", "p99")

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from formats.codecs import compiled
 from formats.errors import located
 from nps_store.checkpoint import DTYPES
 from nps_store.errors import UnsupportedTaskError
 from nps_store.modeling.body import Body
 from nps_store.modeling.shell import Kind, Pooling, Shell, encode, load_tokenizer, pad
 from nps_store.modeling.ties import Ties
-from nps_store.switch import Patch, ResidentTask, Targets, apply_
+from nps_store.switch import Patch, ResidentTask, Targets, apply_, warm_up
 from nps_store.switch.in_place import InPlace
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
     from nps_store.store import Change, Store
     from nps_store.task import Task
+
+
+_WORTH_COMPILING = 1 << 22
+"""Elements of a body: at .5 % kept of fewer, a switch by torch takes a millisecond."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,13 @@ class LiveBase:
             ModelLoadError: The base's files do not make a model.
         """
         return cls(store, Body(store.base, device=device, dtype=dtype))
+
+    def warm_up(self) -> None:
+        """Load what a first switch would wait for, which takes seconds on a new machine; nothing
+        for bodies so small that it would never be used."""
+        if sum(tensor.numel() for tensor in self.body.parameters.values()) >= _WORTH_COMPILING:
+            compiled.warm_up()
+            warm_up(self._targets)
 
     @property
     def current(self) -> str | None:

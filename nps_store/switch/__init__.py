@@ -5,6 +5,7 @@ from nps_store.switch.patch import AddAll, AddAt, Patch, Replace, XorAll
 from nps_store.switch.resident import ResidentTask
 from nps_store.switch.sparse import BlockIndex, SparseDelta
 from nps_store.switch.targets import Targets
+from nps_store.switch.written import warm_up
 
 __all__ = [
     "AddAll",
@@ -20,4 +21,5 @@ __all__ = [
     "apply_",
     "revert_",
     "switch_",
+    "warm_up",
 ]

@@ -15,7 +15,7 @@ from nps_store.switch.targets import BITS
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from nps_store.switch.targets import Group
+    from nps_store.switch.targets import Group, Targets
 
 _PASSES = itertools.count(1)
 
@@ -102,6 +102,14 @@ def is_available(group: Group) -> bool:
 def exchange_(out: Written, new: Written) -> None:
     """Take `out` out, if it is in place, and put `new` in, in one pass over their group."""
     _loop(new.packed.group).exchange_(out, new, next(_PASSES))
+
+
+def warm_up(targets: Targets) -> None:
+    """Compile the loops for a model, or load what was compiled before."""
+    for group in targets.groups:
+        if is_available(group):
+            nothing, copies = Packed.empty(group), PristineCopies()
+            exchange_(Written(nothing, copies), Written(nothing, copies))
 
 
 def _loop(group: Group) -> ModuleType:

@@ -65,6 +65,7 @@ class TorchEngine:
         store = Store.open(self._path, base=self._base)
         try:
             live = LiveBase.load(store, device=self._device)
+            live.warm_up()
             catalog = _catalog(store)
         except BaseException:
             store.close()
