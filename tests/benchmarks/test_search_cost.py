@@ -26,7 +26,6 @@ def test_what_is_held_and_held_at_most_are_told_apart():
 
 def test_every_stage_is_measured(fine_tunes, tmp_path, monkeypatch):
     monkeypatch.setattr(search_cost, "STEPS", 4)
-    monkeypatch.setattr(search_cost, "_apart", lambda function, *args: function(*args))
     monkeypatch.setattr(search_cost, "EVALUATIONS", 9)
     (task, *_) = fine_tunes
     out = tmp_path / "cost.json"
