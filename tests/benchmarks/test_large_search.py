@@ -30,5 +30,5 @@ def test_the_search_is_measured_and_the_pair_removed(tmp_path, monkeypatch):
     large_search.run(tmp_path, TINY, device="cpu", out=out)
     result = json.loads(out.read_text())
     assert result["search"]["forward_s"] > 0
-    assert result["memory"]["stages"]["learn"]["peak_nbytes"] > 0
+    assert set(result["memory"]["stages"]) > {"collect", "learn"}
     assert list(tmp_path.iterdir()) == [out]
