@@ -12,7 +12,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -109,9 +108,3 @@ def _load(file: Path, live: list[Tensor], device: str) -> None:
     loaded = load_file(file, device=device)
     for number, tensor in enumerate(live):
         tensor.copy_(loaded[str(number)])
-
-
-def ratio(row: dict[str, Any]) -> float:
-    """Median of a cold switch over that of loading the dense file."""
-    ms = row["milliseconds"]
-    return float(np.float64(ms["cold switch"]["p50"]) / ms["load"]["p50"])

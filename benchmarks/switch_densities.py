@@ -94,18 +94,18 @@ def _measure(
         for number in range(rounds + WARM_UP):
             if number == WARM_UP:
                 seconds = {way: [] for way in WAYS}
-            seconds[COPY].append(timed(partial(_copy, other, dense), device))
+            seconds[COPY].append(timed(partial(copy_all, other, dense), device))
             switch_(log, tasks[1])
-            _copy(other, dense)  # the caches hold these now
+            copy_all(other, dense)  # the caches hold these now
             seconds[SWITCH_COLD].append(timed(partial(switch_, log, tasks[0]), device))
             for task in 2 * tasks[::-1]:
                 seconds[SWITCH].append(timed(partial(switch_, log, task), device))
             revert_(log)
             apply_(plain[0], log=plain_log)
-            _copy(other, dense)
-            seconds[PLAIN_COLD].append(timed(partial(_plainly, plain_log, plain[1]), device))
-            for plainly in 2 * plain:
-                seconds[PLAIN].append(timed(partial(_plainly, plain_log, plainly), device))
+            copy_all(other, dense)
+            seconds[PLAIN_COLD].append(timed(partial(switch_plainly, plain_log, plain[1]), device))
+            for each in 2 * plain:
+                seconds[PLAIN].append(timed(partial(switch_plainly, plain_log, each), device))
             revert_(plain_log)
         identical = all(torch.equal(a, b) for a, b in zip(live, dense, strict=True))
         copy_s = float(np.median(seconds[COPY]))
@@ -132,7 +132,8 @@ def _restored_from(task: ResidentTask) -> str:
     return "a copy" if n_dense else "the log"
 
 
-def _plainly(log: UndoLog, task: list[tuple[Tensor, AddAt]]) -> None:
+def switch_plainly(log: UndoLog, task: list[tuple[Tensor, AddAt]]) -> None:
+    """Revert what a log holds and apply a task, by plain torch indexing."""
     revert_(log)
     apply_(task, log=log)
 
@@ -144,7 +145,8 @@ def _floor(keep: float, itemsize: int) -> float:
     return 2 * 2 * touched / 3
 
 
-def _copy(target: list[Tensor], source: list[Tensor]) -> None:
+def copy_all(target: list[Tensor], source: list[Tensor]) -> None:
+    """Overwrite all weights: what a switch costs without a store."""
     for one, other in zip(target, source, strict=True):
         one.copy_(other)
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks import cold_switch
 from benchmarks.machine import circumstances, write_result
 from benchmarks.pair import LARGE, shards
-from benchmarks.switch_densities import spread, timed
+from benchmarks.switch_densities import copy_all, spread, switch_plainly, timed
 from nps_store.switch import (
     AddAt,
     BlockIndex,
@@ -95,7 +95,7 @@ def main(
 def _memory(live: list[Tensor], dense: list[Tensor]) -> dict[str, Any]:
     """What the memory does: a dense copy, one from the host, and one element every few bytes,
     which tells how much memory moves for one of them."""
-    copy_s = _median(lambda: _copy(live, dense))
+    copy_s = _median(lambda: copy_all(live, dense))
     nbytes = sum(tensor.nbytes for tensor in live)
     pinned = torch.empty(PINNED_NBYTES, dtype=torch.uint8, pin_memory=True)
     target = torch.empty(PINNED_NBYTES, dtype=torch.uint8, device="cuda")
@@ -141,7 +141,7 @@ def _density(
         revert_(log)
         apply_(plain[1 - at], log=plain_log)
         torch.cuda.synchronize()
-        seconds["plain torch"].append(_timed(partial(_plainly, plain_log, plain[at])))
+        seconds["plain torch"].append(_timed(partial(switch_plainly, plain_log, plain[at])))
         revert_(plain_log)
     row = {
         "keep": keep,
@@ -228,16 +228,6 @@ def _random_delta(tensor: Tensor, keep: float, seed: int) -> SparseDelta:
     where = BlockIndex(numel, positions.to(torch.int16).cpu(), starts.cpu())
     levels = np.random.default_rng(seed).choice(np.array([-1, 1], np.int8), len(positions))
     return SparseDelta.of_levels(where, levels, np.array([1e-3], np.float32))
-
-
-def _plainly(log: UndoLog, task: list[tuple[Tensor, AddAt]]) -> None:
-    revert_(log)
-    apply_(task, log=log)
-
-
-def _copy(target: list[Tensor], source: list[Tensor]) -> None:
-    for one, other in zip(target, source, strict=True):
-        one.copy_(other)
 
 
 def _are_equal(live: list[Tensor], dense: list[Tensor]) -> bool:

@@ -30,8 +30,6 @@ from formats.sources import FetchedBytes, MappedBytes
 from formats.task_reader import TaskReader
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from formats.buffers import Buffer
     from formats.sources import ByteSource, SectionView
 
@@ -184,12 +182,7 @@ class Container:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

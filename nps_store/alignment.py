@@ -15,6 +15,8 @@ from nps_store.errors import ShapeMismatchError, UnrelatedModelError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from torch import Tensor
+
 
 class TensorTable(Protocol):
     """Names and shapes of a checkpoint."""
@@ -25,6 +27,18 @@ class TensorTable(Protocol):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of one tensor."""
+
+
+class StateTable:
+    """The tensor table of a state dict."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+        self.names = tuple(sorted(tensors))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one tensor."""
+        return tuple(self._tensors[name].shape)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nps_store.alignment import align
+from nps_store.alignment import StateTable, align
 from nps_store.checkpoint import DTYPES, tensor_hash
 from nps_store.errors import BaseMismatchError, UnsupportedTaskError
 from nps_store.switch.patch import Replace
@@ -91,20 +91,9 @@ class BoundModel:
         return len(hashes) == 1
 
 
-class _Shapes:
-    """The tensor table of a state dict."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self._tensors = tensors
-        self.names = tuple(sorted(tensors))
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._tensors[name].shape)
-
-
 def _identified(tensors: Mapping[str, Tensor], store: Store) -> dict[str, str]:
     """Where each tensor of the base is in the model; they are bit-identical."""
-    names = dict(align(_Shapes(tensors), store.base).shared)
+    names = dict(align(StateTable(tensors), store.base).shared)
     for known in store.base_tensors:
         if known.name not in names:
             continue

@@ -29,7 +29,6 @@ from nps_store.task import Task, task_nbytes, tied
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
-    from types import TracebackType
 
     from formats.attachments import FileRef
     from formats.base import BaseTensor
@@ -237,12 +236,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

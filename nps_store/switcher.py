@@ -18,7 +18,6 @@ from nps_store.switch.targets import Targets
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
-    from types import TracebackType
 
     from torch import nn
 
@@ -191,12 +190,7 @@ class TaskSwitcher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def _future(self, name: str) -> tuple[Future[Prepared], bool]:

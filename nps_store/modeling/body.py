@@ -9,7 +9,7 @@ import xxhash
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM
 
-from nps_store.alignment import align
+from nps_store.alignment import StateTable, align
 from nps_store.checkpoint import DTYPES, raw_bytes
 from nps_store.errors import BadOptionError, ModelLoadError
 from nps_store.modeling.configuration import parse_config
@@ -95,7 +95,7 @@ class Body:
         return cls(GrownBase(base, rows, config), device=device, dtype=dtype, config=config)
 
     def _fill(self, base: BaseSource, ties: Ties) -> None:
-        table = _Shapes(self.parameters)
+        table = StateTable(self.parameters)
         alignment = align(table, base, tied=ties.groups)
         if self.prefix and alignment.absent:
             raise ModelLoadError(
@@ -125,17 +125,6 @@ class Body:
 def is_causal_lm(config: Mapping[str, Any]) -> bool:
     """Whether a `config.json` is that of a causal language model with its output layer."""
     return str((config.get("architectures") or [""])[0]).endswith(CAUSAL_LM)
-
-
-class _Shapes:
-    """The tensor table of a state dict."""
-
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self._tensors = tensors
-        self.names = tuple(sorted(tensors))
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._tensors[name].shape)
 
 
 def _told_apart(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
