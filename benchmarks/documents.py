@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.quality import page
 from benchmarks.switch_densities import COPY, PLAIN, SWITCH, SWITCH_COLD
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = ("README.md", "docs/errors.md")
+DOCUMENTS = ("README.md", "docs/errors.md", "docs/quality.md")
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -69,6 +70,31 @@ def densities_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def switch_gpu_table() -> str:
+    """The same on a GPU."""
+    result = _read("switch_gpu")
+    rows = ["| kept | switch | from pinned memory | plain torch | dense copy | switch / copy |",
+            "|---|---|---|---|---|---|"]  # fmt: skip
+    copy_ms = result["memory"]["copy_milliseconds"]
+    for row in result["densities"]:
+        times = [spread["p50"] for spread in row["milliseconds"].values()]
+        cells = " | ".join(f"{ms:.1f} ms" for ms in (*times, copy_ms))
+        rows.append(f"| {row['keep']:.1%} | {cells} | {times[0] / copy_ms:.2f} |")
+    return "\n".join(rows) + f"\n\n{_origin(result)}\n"
+
+
+def quality_points() -> str:
+    """What this project keeps at each rate."""
+    result = _read("quality")
+    return f"{page.points(result)}\n{_origin(result)}\n"
+
+
+def quality_claims() -> str:
+    """Variations of the method."""
+    result = _read("claims")
+    return f"{page.claims(result)}\n{_origin(result)}\n"
+
+
 def errors_table() -> str:
     """Every error class with its exit code."""
     import nps_store.errors
@@ -86,6 +112,12 @@ PARTS: dict[str, Callable[[], str]] = {
     "shipped_table": shipped_table,
     "switch_table": switch_table,
     "densities_table": densities_table,
+    "switch_gpu_table": switch_gpu_table,
+    "quality_points": quality_points,
+    "quality_standing": lambda: page.standing(_read("quality")),
+    "quality_missed": lambda: page.missed(_read("quality")),
+    "quality_versus": lambda: page.versus(_read("quality")),
+    "quality_claims": quality_claims,
     "errors_table": errors_table,
 }
 

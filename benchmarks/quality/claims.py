@@ -119,16 +119,19 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
         yield table
 
 
-def versus(points: Iterable[dict[str, Any]]) -> Table:
-    """`topk` beside TIES trim and DARE at the kept fractions that the paper reports."""
-    table = Table(title="accuracy ratio at a kept fraction", title_justify="left")
-    table.add_column("method")
-    for keep in PAPER_KEEPS:
-        table.add_column(f"{keep:g}")
+def versus(points: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
+    """`topk` beside TIES trim and DARE: accuracy ratios at the kept fractions of the paper."""
     found = curves(points, CLASSIFIERS)
     for name in PAPER_METHODS:
         at = {mean.setting["keep"]: mean.quality for mean in found.get(name, [])}
-        table.add_row(name, *(f"{at[keep]:.4f}" if keep in at else "-" for keep in PAPER_KEEPS))
+        yield [name, *(f"{at[keep]:.4f}" if keep in at else "-" for keep in PAPER_KEEPS)]
+
+
+def _versus_table(points: Iterable[dict[str, Any]]) -> Table:
+    keeps = (f"{keep:g}" for keep in PAPER_KEEPS)
+    table = Table("method", *keeps, title="accuracy ratio at a kept fraction", title_justify="left")
+    for line in versus(points):
+        table.add_row(*line)
     return table
 
 
@@ -173,7 +176,7 @@ def main(
     write_result(out, result)
     console = Console(width=120)
     if quality.RESULT.is_file():
-        console.print(versus(json.loads(quality.RESULT.read_text())["points"]))
+        console.print(_versus_table(json.loads(quality.RESULT.read_text())["points"]))
     for table in tables(result):
         console.print(table)
     for reason in sorted(

@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.methods import OURS
-from benchmarks.quality.claims import figures
+from benchmarks.quality.claims import PAPER_KEEPS, figures
+from benchmarks.quality.claims import versus as versus_lines
 from benchmarks.quality.curve import Mean, curves, measure_of
 from benchmarks.quality.table import rows, verdict
 
@@ -29,6 +30,23 @@ def points(result: dict[str, Any]) -> str:
 def standing(result: dict[str, Any]) -> str:
     """What other methods take for the quality of our points, and in words where one is ahead."""
     return "\n".join(_standing(result)) + "\n"
+
+
+def missed(result: dict[str, Any]) -> str:
+    """Where the test data keep less than the target that was asked."""
+    lines = [
+        f"- {group}: asked {mean.setting['target']:g}, kept {mean.quality:.4f}"
+        for group in _groups(result)
+        for mean in curves(result["points"], group)[OURS]
+        if mean.quality < mean.setting.get("target", 0)
+    ]
+    return "\n".join(lines or ["None."]) + "\n"
+
+
+def versus(result: dict[str, Any]) -> str:
+    """The paper's rule beside its two peers, at the kept fractions that the paper reports."""
+    head = _head(["accuracy ratio at kept", *(f"{keep:g}" for keep in PAPER_KEEPS)])
+    return "\n".join([*head, *map(_row, versus_lines(result["points"]))]) + "\n"
 
 
 def claims(result: dict[str, Any]) -> str:

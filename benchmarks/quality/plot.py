@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BEST, WORST = 0.9995, 0.3
+"""What is outside is drawn at the edge."""
 TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 MARKERS = "osv^D<>pP*Xhd8Hd|_"
 
@@ -72,7 +73,7 @@ def _panel(axis: Axes, result: dict[str, Any], group: str) -> None:
     axis.xaxis.set_major_formatter("{x:g}")
     axis.set_yscale("function", functions=(_stretch, _unstretch))
     axis.set_ylim(WORST, BEST)
-    axis.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    axis.set_yticks([*TICKS, BEST], [*(f"{tick:g}" for tick in TICKS), "all"])
     axis.set_xlabel("bits per body parameter, everything included")
     axis.set_ylabel(f"{measure_of(group).replace('_', ' ')} (test)")
     axis.set_title(group)

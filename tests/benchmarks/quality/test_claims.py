@@ -87,4 +87,6 @@ def test_top_k_stands_beside_ties_and_dare() -> None:
         "group": "classifiers", "task": "a", "method": "trim", "setting": {"keep": 0.1},
         "bits": 1.0, "nbytes": 10, "accuracy_ratio": 0.5,
     }  # fmt: skip
-    assert versus([point]).row_count == len(PAPER_METHODS)
+    lines = list(versus([point]))
+    assert [name for name, *_ in lines] == list(PAPER_METHODS)
+    assert lines[0] == ["trim", "-", "0.5000", "-"]

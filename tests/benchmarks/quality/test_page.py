@@ -26,6 +26,27 @@ def test_the_standing_has_a_line_for_every_method_and_a_verdict() -> None:
     assert f"{OURS} is at or left of every method" in text
 
 
+def test_missed_targets_are_told() -> None:
+    def point(target: float, ratio: float) -> dict[str, object]:
+        known = {"task": "a", "method": OURS, "setting": {"target": target}, "nbytes": 1, "bits": 1}
+        return {"group": "classifiers", "accuracy_ratio": ratio, **known}
+
+    told = page.missed({"points": [point(0.98, 0.99), point(0.99, 0.985)]})
+    assert told == "- classifiers: asked 0.99, kept 0.9850\n"
+    assert page.missed({"points": [point(0.98, 0.98)]}) == "None.\n"
+
+
+def test_the_papers_rule_stands_beside_its_peers() -> None:
+    def point(method: str, keep: float) -> dict[str, object]:
+        known = {"task": "a", "method": method, "setting": {"keep": keep}, "nbytes": 1, "bits": 1}
+        return {"group": "classifiers", "accuracy_ratio": keep, **known}
+
+    points = [point("NPS top-k", 0.04), point("NPS top-k", 0.3), point("DARE", 0.1)]
+    lines = {line[0]: line[1:] for line in map(cells, page.versus({"points": points}).splitlines())}
+    assert lines["NPS top-k"] == ["0.0400", "-", "-"]
+    assert lines["DARE"] == ["-", "0.1000", "-"]
+
+
 def test_claims_are_one_table_a_rule() -> None:
     rows = [
         {"rule": rule, "name": name, "gain_kept": 0.5, "accuracy_ratio": 0.75}
