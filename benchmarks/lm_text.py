@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.corpus import copied_share
+from nps_store.calibration import Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set
@@ -70,8 +71,10 @@ def passages(
     context: int,
     n: int,
     seed: int,
-) -> list[str]:
+) -> list[Row]:
     """Up to `n` passages of about the context's length, of which little is in the training text.
+
+    Their group is the number of the text that they were cut from.
 
     Args:
         tokenizer: Measures the length.
@@ -82,17 +85,21 @@ def passages(
         n: Passages wanted.
         seed: Of their choice.
     """
-    found = list(dict.fromkeys(_cut(tokenizer, texts, context - context // 32 - 2)))
-    order = np.random.default_rng(seed).permutation(len(found))
-    fresh = (found[i] for i in order if copied_share(found[i], seen) <= MOST_COPIED)
+    found: dict[str, Row] = {}
+    for row in _cut(tokenizer, texts, context - context // 32 - 2):
+        found.setdefault(row.text, row)
+    rows = list(found.values())
+    order = np.random.default_rng(seed).permutation(len(rows))
+    fresh = (rows[i] for i in order if copied_share(rows[i].text, seen) <= MOST_COPIED)
     return list(itertools.islice(fresh, n))
 
 
-def _cut(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], length: int) -> Iterator[str]:
+def _cut(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], length: int) -> Iterator[Row]:
     """Every text in pieces of `length` tokens, without what is left at its end."""
     encoder = tokenizer.backend_tokenizer
     encoded = encoder.encode_batch(list(texts), add_special_tokens=False)
-    for text, encoding in zip(texts, encoded, strict=True):
+    for number, (text, encoding) in enumerate(zip(texts, encoded, strict=True)):
         offsets = encoding.offsets
         for start in range(0, len(offsets) - length + 1, length):
-            yield text[offsets[start][0] : offsets[start + length - 1][1]]
+            piece = text[offsets[start][0] : offsets[start + length - 1][1]]
+            yield Row(piece, group=str(number))

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
     from benchmarks.lm_settings import Setting, Shift
+    from nps_store.calibration import Row
 
 RARE = 16
 """The base reads one in so many files of the fine-tunes' domains."""
@@ -113,7 +114,7 @@ class Zoo:
         return {
             "n_parameters": model.num_parameters(),
             "n_tokens": len(tokens),
-            "test_loss": held_out_loss(saved, tokenizer(rows)["input_ids"]),
+            "test_loss": held_out_loss(saved, tokenizer([row.text for row in rows])["input_ids"]),
         }
 
     def _train_fine_tune(self, name: str, domain: str, shift: Shift) -> dict[str, Any]:
@@ -135,7 +136,7 @@ class Zoo:
             aim = (shift.least * shift.most) ** 0.5
             recipe = replace(recipe, learning_rate=recipe.learning_rate * (aim / moved) ** 1.1)
         saved = self._save(model, tokenizer, name)
-        ids = tokenizer(test)["input_ids"]
+        ids = tokenizer([row.text for row in test])["input_ids"]
         return {
             "tried": tried,
             "learning_rate": tried[-1]["learning_rate"],
@@ -149,9 +150,9 @@ class Zoo:
 
     def _write_data(
         self, tokenizer: PreTrainedTokenizerFast, name: str, domain: str
-    ) -> tuple[list[str], list[str]]:
+    ) -> tuple[list[Row], list[Row]]:
         """Calibration and test texts that share little with the training text or each other."""
-        parts: dict[str, list[str]] = {}
+        parts: dict[str, list[Row]] = {}
         seen = self._seen
         for split in ("calibration", "test"):
             texts = lm_text.texts_of(self._documents, [domain], split)
@@ -159,13 +160,16 @@ class Zoo:
             seen = seen | corpus.lines_of("\n".join(texts))
             path = self._out / "data" / f"{name}.{split}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in rows]
+            lines = [
+                json.dumps({"text": row.text, "group": row.group}, ensure_ascii=False) + "\n"
+                for row in rows
+            ]
             path.write_text("".join(lines), encoding="utf-8")
         return parts["calibration"], parts["test"]
 
     def _passages(
         self, tokenizer: PreTrainedTokenizerFast, texts: list[str], seen: set[bytes]
-    ) -> list[str]:
+    ) -> list[Row]:
         return lm_text.passages(
             tokenizer, texts, seen=seen, context=self._setting.size.context,
             n=self._setting.n_rows, seed=self._setting.base.seed,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 KEEPS = tuple({"keep": keep} for keep in (0.0015, 0.003, 0.006, 0.012, 0.03))
 LANGUAGE = tuple(
     [{"target": target} for target in (0.98, 0.99, 0.995)]
-    + [{"keep": keep} for keep in (0.02, 0.035, 0.06, 0.12, 0.2, 0.35)]
+    + [{"keep": keep} for keep in (0.005, 0.01, 0.02, 0.035, 0.06, 0.12, 0.2, 0.35)]
 )
 """Of language models, whose fine-tunes go further from their base."""
 FEW_KEEPS = tuple({"keep": keep} for keep in (0.0025, 0.005, 0.01, 0.04, 0.1, 0.2))

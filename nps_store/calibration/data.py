@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,15 +24,18 @@ class Row:
         text: Its text.
         label: Its class, or None where the line has none.
         line: Where it stands in its file, from 1; no part of what it is.
+        group: What it was cut from, say; rows of one group are never in different parts of a split.
+            None is a group of its own.
     """
 
     text: str
     label: str | None = None
     line: int = field(default=0, compare=False)
+    group: str | None = None
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """Read `{"text": ..., "label": ...}` lines.
+    """Read `{"text": ..., "label": ..., "group": ...}` lines; only the text must be there.
 
     Raises:
         CalibrationError: The file is missing, empty, or a line cannot be used (names the line).
@@ -74,13 +76,21 @@ def class_indices(rows: Sequence[Row], labels: Sequence[str], *, where: str) -> 
 
 
 def split_rows(rows: Sequence[Row], shares: Sequence[float], *, seed: int) -> list[list[Row]]:
-    """Disjoint random parts of the given shares, in a reproducible order.
+    """Disjoint random parts of about the given shares, in a reproducible order.
 
-    With too few rows for a part, the part is empty; no row is ever in two parts.
+    With too few rows for a part, the part is empty; no row and no group is ever in two parts.
     """
-    order = np.random.default_rng(seed).permutation(len(rows))
-    ends = np.round(np.cumsum([0, *shares]) / sum(shares) * len(rows)).astype(int)
-    return [[rows[index] for index in order[start:end]] for start, end in itertools.pairwise(ends)]
+    groups: dict[object, list[Row]] = {}
+    for number, row in enumerate(rows):
+        groups.setdefault(number if row.group is None else row.group, []).append(row)
+    ends = np.round(np.cumsum(shares) / sum(shares) * len(rows))
+    parts: list[list[Row]] = [[] for _ in shares]
+    members, start = list(groups.values()), 0
+    for index in np.random.default_rng(seed).permutation(len(members)):
+        group = members[index]
+        parts[np.searchsorted(ends, start + len(group) / 2)] += group
+        start += len(group)
+    return parts
 
 
 def _row(path: Path, number: int, line: str) -> Row:
@@ -92,5 +102,8 @@ def _row(path: Path, number: int, line: str) -> Row:
         raise CalibrationError(
             f'{path}: line {number}: expected an object with a string "text", got {line[:60]!r}'
         )
-    label = fields.get("label")
-    return Row(fields["text"], None if label is None else str(label), number)
+    return Row(fields["text"], _name(fields.get("label")), number, _name(fields.get("group")))
+
+
+def _name(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -105,7 +105,7 @@ def with_journals(
     base = {"base": sink.identity, "options": asked}
     made = []
     for job in jobs:
-        rows = None if job.rows is None else [(row.text, row.label) for row in job.rows]
+        rows = None if job.rows is None else [(row.text, row.label, row.group) for row in job.rows]
         files = job.fine_tune.checkpoint.files()
         contents = {name: path.read_bytes().hex() for name, path in files.items()}
         identity = {

@@ -42,6 +42,7 @@ class Calibration:
             divergence by one.)
         objective: What the search minimises.
         lacks_gain: Whether there are labels by which the base is no worse than the fine-tune.
+        may_leak: Whether running text may lie on both sides of the check, since no row has a group.
         n_truncated: Texts that were longer than the model's limit.
     """
 
@@ -80,7 +81,9 @@ class Calibration:
         self._search, self._checked, self._measured = framed
         has_labels = all(part.base.loss is not None for part in framed)
         self.lacks_gain = has_labels and not all(part.gain("loss") > 0 for part in framed[1:])
-        by_loss = self._live.shell.kind == "generate" and not self.lacks_gain
+        is_language = self._live.shell.kind == "generate"
+        self.may_leak = is_language and all(row.group is None for row in rows)
+        by_loss = is_language and not self.lacks_gain
         self.measure: Measure = "loss" if by_loss else "distill"
         self.objective: Measure = options.objective or self.measure
         self._check_objective()

@@ -152,6 +152,12 @@ def _calibrate(
         )
     if calibration.n_truncated:
         progress.note(name, f"{calibration.n_truncated} calibration texts were cut to length")
+    if calibration.may_leak:
+        progress.note(
+            name,
+            "no row of the calibration data names its group: where rows were cut from one "
+            "document, the check has seen it and promises too much",
+        )
     if calibration.lacks_gain:
         progress.note(
             name,

@@ -57,6 +57,12 @@ def test_a_file_without_examples_is_refused(tmp_path, content):
         read_rows(path)
 
 
+def test_groups_are_read(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a", "group": 3}\n{"text": "b", "label": 1, "group": "x"}\n')
+    assert read_rows(path) == [Row("a", group="3"), Row("b", "1", group="x")]
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(CalibrationError, match=r"none\.jsonl"):
         read_rows(tmp_path / "none.jsonl")
@@ -78,6 +84,23 @@ def test_parts_are_disjoint_and_complete(n, shares, seed):
     assert sorted(row.text for part in parts for row in part) == sorted(row.text for row in rows)
     for part, share in zip(parts, shares, strict=True):
         assert abs(len(part) - share / sum(shares) * n) <= 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(groups=st.lists(st.sampled_from([None, *"abcdef"]), max_size=40), seed=st.integers(0, 5))
+def test_no_group_is_in_two_parts(groups, seed):
+    rows = [Row(str(number), group=group) for number, group in enumerate(groups)]
+    parts = split_rows(rows, [0.7, 0.15, 0.15], seed=seed)
+    assert sorted(row.text for part in parts for row in part) == sorted(row.text for row in rows)
+    sides = [{row.group for row in part} - {None} for part in parts]
+    assert sum(map(len, sides)) == len(set(groups) - {None})
+
+
+def test_a_large_group_is_in_the_largest_part():
+    rows = [Row(str(number), group="a" if number < 60 else None) for number in range(100)]
+    for seed in range(20):
+        first, *_ = split_rows(rows, [0.8, 0.1, 0.1], seed=seed)
+        assert {row.group for row in first} >= {"a"}
 
 
 def test_another_seed_is_another_split():
