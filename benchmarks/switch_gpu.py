@@ -49,7 +49,12 @@ KEEPS = (0.005, 0.01, 0.05)
 ROUNDS, WARM_UP = 30, 3
 STRIDES_NBYTES = (32, 64, 128, 256)
 PINNED_NBYTES = 2 << 30
-TILES = ((256, 2), (512, 2), (512, 4), (1024, 4), (1024, 8))
+TUNED = ("TILE", "N_WARPS", "PREFETCH")
+CHOICES = tuple(
+    (tile, warps, ahead)
+    for tile, warps in ((512, 4), (512, 8), (512, 16), (1024, 8), (1024, 16), (1024, 32))
+    for ahead in (False, True)
+)
 
 
 def main(
@@ -57,7 +62,7 @@ def main(
     many: Annotated[int, typer.Option(help="Tasks to hold on the device at once.")] = 1000,
     seconds: Annotated[float, typer.Option(help="Of switching at random among them.")] = 30.0,
     cold: Annotated[bool, typer.Option(help="Also switch to tasks that are in the file.")] = True,
-    tune: Annotated[bool, typer.Option(help="Also try other tiles.")] = False,
+    tune: Annotated[bool, typer.Option(help="Also try other shapes of the loop.")] = False,
     out: Annotated[Path, typer.Option(help="Where to write the result.")] = RESULT,
 ) -> None:
     """Measure on the current CUDA device."""
@@ -78,7 +83,7 @@ def main(
     result["densities"] = [_density(live, dense, targets, keep, memory) for keep in KEEPS]
     write_result(out, result)
     if tune:
-        result["tiles"] = _tiles(live, targets)
+        result["choices"] = _choices(live, targets)
     write_result(out, result)
     result["many"] = _many(live, dense, targets, many, seconds)
     write_result(out, result)
@@ -158,21 +163,22 @@ def _density(
     return row
 
 
-def _tiles(live: list[Tensor], targets: Targets) -> list[dict[str, Any]]:
-    """Other tiles and numbers of warps than the ones in use."""
-    usual, rows = (gpu_loop.TILE, gpu_loop.N_WARPS), []
+def _choices(live: list[Tensor], targets: Targets) -> list[dict[str, Any]]:
+    """Other tiles, numbers of warps and prefetching than the ones in use."""
+    usual, rows = {name: getattr(gpu_loop, name) for name in TUNED}, []
     for keep in KEEPS:
         pairs = [[(t, _random_delta(t, keep, seed)) for t in live] for seed in (1, 2)]
         tasks = [ResidentTask.of(targets, each) for each in pairs]
-        for gpu_loop.TILE, gpu_loop.N_WARPS in TILES:
+        for choice in CHOICES:
+            vars(gpu_loop).update(zip(TUNED, choice, strict=True))
             log = UndoLog(keeps_copies=True)
             times = [_timed(partial(switch_, log, task)) for _ in range(6) for task in tasks]
             revert_(log)
-            row = {"keep": keep, "tile": gpu_loop.TILE, "warps": gpu_loop.N_WARPS}
+            row = {"keep": keep, **dict(zip(TUNED, choice, strict=True))}
             row |= spread(times[WARM_UP:])
             print(row, flush=True)
             rows.append(row)
-    gpu_loop.TILE, gpu_loop.N_WARPS = usual
+    vars(gpu_loop).update(usual)
     return rows
 
 

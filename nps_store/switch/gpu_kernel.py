@@ -29,7 +29,7 @@ def exchange(
     addresses, numels, first_block, tensor_of, pristine_at,
     out_data, old_out, passes_out,
     new_data, old_new, passes_new, number,
-    KIND_OF_WEIGHTS: tl.constexpr, TILE: tl.constexpr,
+    KIND_OF_WEIGHTS: tl.constexpr, TILE: tl.constexpr, PREFETCH: tl.constexpr,
 ):  # fmt: skip
     """Restore one block of the weights and put the next task's entries into it."""
     block = tl.program_id(0)
@@ -49,7 +49,7 @@ def exchange(
             pristine = (tl.load(pristine_at + tensor) + shift * size).to(tl.pointer_type(raw))
             _copy(weights, pristine, n, TILE)
         else:
-            _restore(weights, out_data, row, old_out, local, TILE)
+            _restore(weights, out_data, row, old_out, local, TILE, PREFETCH)
     tl.debug_barrier()  # both may write one element
     row = new_data.to(tl.pointer_type(tl.int64)) + tensor * _COLUMNS
     if local < tl.load(row + _BLOCKS):
@@ -68,7 +68,7 @@ def _copy(weights, pristine, n, TILE: tl.constexpr):
 
 
 @triton.jit
-def _restore(weights, data, row, old, local, TILE: tl.constexpr):
+def _restore(weights, data, row, old, local, TILE: tl.constexpr, PREFETCH: tl.constexpr):
     starts = (data + tl.load(row + _STARTS)).to(tl.pointer_type(tl.int64))
     offsets = (data + tl.load(row + _OFFSETS)).to(tl.pointer_type(tl.int16))
     first = old + tl.load(row + _OLD)
@@ -78,7 +78,18 @@ def _restore(weights, data, row, old, local, TILE: tl.constexpr):
         entry = start + lane
         inside = entry < high
         offset = tl.load(offsets + entry, inside, other=0).to(tl.int32) & 0xFFFF
-        tl.store(weights + offset, tl.load(first + entry, inside), inside)
+        if PREFETCH:  # a part of a sector is about to be written: the rest must come from memory
+            _prefetch(weights + offset)
+        bits = tl.load(first + entry, inside)
+        tl.store(weights + offset, bits, inside, eviction_policy="evict_last")
+
+
+@triton.jit
+def _prefetch(place):
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [place.to(tl.int64, bitcast=True)],
+        dtype=tl.int32, is_pure=False, pack=1,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -97,7 +108,7 @@ def _write(weights, data, row, old, local, KIND_OF_WEIGHTS: tl.constexpr, TILE: 
         entry = start + lane
         inside = entry < high
         offset = tl.load(offsets + entry, inside, other=0).to(tl.int32) & 0xFFFF
-        bits = tl.load(weights + offset, inside, other=0)
+        bits = tl.load(weights + offset, inside, other=0, eviction_policy="evict_last")
         tl.store(first + entry, bits, entry < logged)
         amount = _amounts(amounts, kind, entry, inside, TILE)
         if n_scales > 1:
@@ -106,7 +117,8 @@ def _write(weights, data, row, old, local, KIND_OF_WEIGHTS: tl.constexpr, TILE: 
         else:
             change = amount * scale
         value = _widen(bits, KIND_OF_WEIGHTS) + change
-        tl.store(weights + offset, _narrow(value, KIND_OF_WEIGHTS), inside)
+        new = _narrow(value, KIND_OF_WEIGHTS)
+        tl.store(weights + offset, new, inside, eviction_policy="evict_last")
 
 
 @triton.jit

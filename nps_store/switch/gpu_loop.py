@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
     from nps_store.switch.written import Written
 
-TILE = 512
-"""Entries that a program handles at a time: at .5 % a block of 65,536 elements has 328."""
-N_WARPS = 4
+TILE = 1024
+"""Entries that a program handles at a time: at 1 % a block of 65,536 elements has 655."""
+N_WARPS = 8
+"""Of a program. With more of them fewer programs are on the device at once, and less lies between
+the reading and the writing of a line."""
+PREFETCH = True
+"""Whether lines are fetched before a part of them is restored; Triton's interpreter cannot."""
 
 
 @functools.cache
@@ -35,7 +39,8 @@ def exchange_(out: Written, new: Written, number: int) -> None:
     kernel[grid](
         group.addresses, group.numels, group.first_block, group.tensor_of, new.copies.table(group),
         *_side(out), *_side(new), number,
-        KIND_OF_WEIGHTS=str(group.dtype).removeprefix("torch."), TILE=TILE, num_warps=N_WARPS,
+        KIND_OF_WEIGHTS=str(group.dtype).removeprefix("torch."), TILE=TILE, PREFETCH=PREFETCH,
+        num_warps=N_WARPS,
         enable_fp_fusion=False,  # a fused product and sum rounds once where torch rounds twice
     )  # fmt: skip
 

@@ -58,6 +58,7 @@ def path(request, monkeypatch):
         if find_spec("triton") is None or torch.cuda.is_available():
             pytest.skip("needs Triton, and no GPU, which would keep it from interpreting")
         monkeypatch.setenv("TRITON_INTERPRET", "1")
+        monkeypatch.setattr(gpu_loop, "PREFETCH", False)  # the interpreter knows no assembler
         monkeypatch.setattr(written, "_loop", lambda _group: gpu_loop)
     return request.param
 
