@@ -112,7 +112,7 @@ def _measure(store: Store, live: LiveBase, device: str, rounds: int) -> dict[str
     log, model = UndoLog(), Targets(target.values())
 
     def cold_switch() -> None:
-        changes = store.changes(order.choice(store.tasks))
+        changes = store.changes_at_once(order.choice(store.tasks))
         switch_(log, ResidentTask.of(model, ((target[c.base], c.patch) for c in changes if c.base)))
 
     with tempfile.TemporaryDirectory() as folder:

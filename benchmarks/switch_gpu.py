@@ -206,7 +206,10 @@ def _many(
 
 
 def _cloned(task: ResidentTask) -> ResidentTask:
-    packed = {g: replace(each, data=each.data.clone()) for g, each in task.packed.items()}
+    packed = {
+        group: replace(each, table=each.table.clone(), data=each.data.clone())
+        for group, each in task.packed.items()
+    }
     return ResidentTask(packed, task.rest)
 
 

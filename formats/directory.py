@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from formats.attachments import FileRef, files_from_json, files_to_json
-from formats.base import BaseTensor, check_unique, tensors_from_json
+from formats.base import BaseTensor, check_unique
 from formats.canonical import JSON, as_int, as_list, as_name, as_object, as_str, closed
 from formats.dither import tensor_seed
 from formats.dtypes import itemsize
@@ -16,10 +16,10 @@ from formats.errors import (
     MalformedIndexError,
     SectionLayoutError,
     UnknownEncodingError,
-    located,
 )
 from formats.sections import SectionRef, aligned
 from formats.tensor_entry import TensorEntry
+from formats.tensor_table import TensorTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ class TaskDirectory:
     name: str
     prefix: str = ""
     dtype: str | None = None
-    tensors: tuple[TensorEntry, ...] = ()
+    tensors: TensorTable = field(default_factory=lambda: TensorTable.of(()))
     absent: tuple[int, ...] = ()
     files: Mapping[str, FileRef] = field(default_factory=dict)
     meta: Mapping[str, JSON] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class TaskDirectory:
         """
         if self.dtype is not None:
             itemsize(self.dtype)
-        derived = {entry.base for entry in self.tensors}
+        derived = {*self.tensors.bases}
         bounded = (-1, *self.absent, len(base))
         in_order = all(a < b for a, b in itertools.pairwise(bounded))
         if not in_order or not derived.isdisjoint(self.absent):
@@ -87,12 +87,10 @@ class TaskDirectory:
                 where=f"task {self.name!r}",
                 actual=self.absent[:8],
             )
-        if self.dither is None and any(
-            entry.record is not None and entry.record.is_ranked for entry in self.tensors
-        ):
+        if self.dither is None and self.tensors.has_ranked:
             raise MalformedIndexError("ranked positions need dither", where=f"task {self.name!r}")
         unchanged = derived.union(self.absent)
-        names = [entry.name for entry in self.tensors]
+        names = self.tensors.names.copy()
         names += [self.prefix + t.name for i, t in enumerate(base) if i not in unchanged]
         check_unique(iter(names), f"task {self.name!r}")
 
@@ -154,8 +152,7 @@ class TaskDirectory:
             )
         prefix = as_str(fields["prefix"], f"{where} prefix")
         dtype = None if fields["dtype"] is None else as_str(fields["dtype"], f"{where} dtype")
-        with located(where=where):
-            tensors = tuple(_tensors(tensors_from_json(fields["tensors"], where), base, prefix))
+        tensors = TensorTable.from_json(fields["tensors"], base, prefix, where)
         absent = as_list(fields["absent"], f"{where} absent")
         directory = cls(
             name,
@@ -170,14 +167,6 @@ class TaskDirectory:
         )
         directory.check(base)
         return directory
-
-
-def _tensors(
-    items: Sequence[JSON], base: Sequence[BaseTensor], prefix: str
-) -> Iterator[TensorEntry]:
-    for number, item in enumerate(items):
-        with located(where=f"tensor {number}"):
-            yield TensorEntry.from_json(item, base, prefix)
 
 
 def _streams(value: JSON, where: str) -> dict[str, tuple[SectionRef, ...]]:

@@ -5,19 +5,26 @@ What decodes a large tensor leaves the interpreter's lock: compiled loops, zstd,
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
+
+    from numpy.typing import NDArray
 
 MIN_COST = 1 << 20
 """Below that threads are not worth their start; decoded on one core in about 10 ms."""
 COST_A_TURN = 1 << 16
 """Small items are done together, because handing one over takes as long as decoding thousands."""
+MIN_COST_A_SHARE = 1 << 15
+"""Below that a share is done sooner than a thread is there."""
 MAX_COST_AHEAD = 1 << 24
 """What results may wait for whoever takes them."""
 MAX_THREADS = 16
@@ -57,6 +64,26 @@ def ordered_map(
             yield from _results(waiting.popleft()[0].result())
     finally:
         threads.shutdown(cancel_futures=True)
+
+
+def in_shares(function: Callable[[slice], R], costs: NDArray[np.int64]) -> list[R]:
+    """Results for consecutive items that threads share, the caller's own among them.
+
+    Args:
+        function: Called with a slice of the items, from any thread.
+        costs: int64[n], of each item: about as many values as it is decoded to.
+    """
+    ends = np.cumsum(costs)
+    total = int(ends[-1])
+    n_shares = min(n_cores(), MAX_THREADS, max(1, total // MIN_COST_A_SHARE))
+    edges = np.searchsorted(ends, np.linspace(0, total, n_shares + 1), side="right").tolist()
+    edges[-1] = len(costs)
+    first, *others = (slice(*pair) for pair in itertools.pairwise(edges) if pair[0] < pair[1])
+    if not others:
+        return [function(first)]
+    with ThreadPoolExecutor(len(others), "nps-read") as threads:
+        waiting = [threads.submit(function, share) for share in others]
+        return [function(first), *(future.result() for future in waiting)]
 
 
 def n_cores() -> int:

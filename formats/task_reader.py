@@ -6,18 +6,25 @@ import math
 import threading
 from typing import TYPE_CHECKING
 
-from formats.codecs import zstd
+import numpy as np
+
+from formats import sign_blocks
+from formats.chunk_places import ChunkPlaces
+from formats.codecs import compiled, zstd
 from formats.decode import decode_record
-from formats.errors import InvalidStateError, SizeMismatchError, located
-from formats.sections import SectionRef
+from formats.dither import tensor_seed
+from formats.errors import FormatError, InvalidStateError, located
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
+    from formats.buffers import Buffer
     from formats.directory import TaskDirectory, TensorEntry
-    from formats.encoding import Chunk, RecordEntry
+    from formats.encoding import RecordEntry
     from formats.index import BaseTensor
     from formats.records import Record
+    from formats.sections import SectionRef
+    from formats.sign_blocks import SignBlocks
 
 
 class TaskReader:
@@ -51,7 +58,8 @@ class TaskReader:
         self._sections: dict[SectionRef, memoryview] = {}
         self._locks = {ref: threading.Lock() for _, ref in directory.sections()}
         with located(path=path, where=f"task {directory.name!r}"):
-            self._places = _place_chunks(directory)
+            self._places = ChunkPlaces(directory.tensors, directory.streams)
+        self._numbers = {name: number for number, name in enumerate(directory.tensors.names)}
 
     def __iter__(self) -> Iterator[TensorEntry]:
         """Entries in directory order."""
@@ -73,10 +81,29 @@ class TaskReader:
         """The record over the appended rows; raises like :meth:`record`."""
         return self._decode(entry, "extra")
 
+    def sign_blocks(self) -> SignBlocks | None:
+        """The records of ``directory.tensors.signs``, all at once.
+
+        Returns:
+            None where they are to be decoded one by one: without the compiled loops, for few
+            entries, or when something is wrong, which decoding one by one will tell.
+        """
+        rows, dither = self.directory.tensors.signs, self.directory.dither
+        if dither is None or not len(rows) or not compiled.is_worth_it(int(rows.n_kept.sum())):
+            return None
+        names = [self._base[index].name for index in rows.bases.tolist()]
+        seeds = np.array([tensor_seed(dither, name) for name in names], np.uint64)
+        try:
+            return sign_blocks.decode(rows, seeds, self._places, self._stream)
+        except FormatError:
+            return None
+
     def sections_of(self, entry: TensorEntry) -> frozenset[SectionRef]:
         """The sections that the entry's records lie in."""
-        parts = (self._places.get((entry.name, part), ()) for part in ("record", "extra"))
-        return frozenset(ref for places in parts for ref, _ in places if ref is not None)
+        number = self._numbers[entry.name]
+        parts = (("record", entry.record), ("extra", entry.extra))
+        places = (self._places.of(number, part, stored) for part, stored in parts if stored)
+        return frozenset(ref for each in places for ref, _ in each if ref is not None)
 
     def section(self, stream: str, ref: SectionRef) -> memoryview:
         """Decoded bytes of a section, verified.
@@ -93,6 +120,12 @@ class TaskReader:
                     content = self._sections[ref] = self._verified(stream, ref)
         return content
 
+    def _stream(self, stream: str) -> Buffer:
+        """Decoded bytes of a stream, verified."""
+        refs = self.directory.streams.get(stream, ())
+        contents = [self.section(stream, ref) for ref in refs]
+        return contents[0] if len(contents) == 1 else b"".join(contents)
+
     def _verified(self, stream: str, ref: SectionRef) -> memoryview:
         content = self._extent[ref.offset : ref.end]
         ref.verify(content, stream)
@@ -101,20 +134,21 @@ class TaskReader:
         return memoryview(zstd.decompress(content, ref.raw_nbytes))
 
     def _decode(self, entry: TensorEntry, part: str) -> Record | None:
-        place = self._places.get((entry.name, part))
         stored: RecordEntry | None = getattr(entry, part)
         if stored is None:
             return None
-        if place is None:
+        number = self._numbers.get(entry.name)
+        if number is None:
             raise InvalidStateError("entry of another task", where=f"tensor {entry.name!r}")
         common, appended = entry.shapes(self._base)
         shape = appended if part == "extra" and appended is not None else common
         with located(path=self._path, where=f"task {self.directory.name!r}, tensor {entry.name!r}"):
+            places = self._places.of(number, part, stored)
             payload = {
                 chunk.stream: self.section(chunk.stream, ref)[start : start + chunk.nbytes]
                 if ref is not None
                 else memoryview(b"")
-                for chunk, (ref, start) in zip(stored.chunks, place, strict=True)
+                for chunk, (ref, start) in zip(stored.chunks, places, strict=True)
             }
             return decode_record(
                 stored,
@@ -123,52 +157,3 @@ class TaskReader:
                 dtype=entry.dtype,
                 seed=self.directory.seed(entry, self._base),
             )
-
-
-Place = tuple[SectionRef | None, int]
-
-
-class _Cursor:
-    """Hands out consecutive ranges of one stream's sections."""
-
-    def __init__(self, stream: str, refs: Sequence[SectionRef]) -> None:
-        self._stream = stream
-        self._refs = iter(refs)
-        self._ref: SectionRef | None = None
-        self._used = 0
-
-    def take(self, nbytes: int) -> Place:
-        if not nbytes:
-            return None, 0
-        if self._ref is None or self._used == self._ref.content_nbytes:
-            self._ref, self._used = next(self._refs, None), 0
-        if self._ref is None or self._used + nbytes > self._ref.content_nbytes:
-            raise SizeMismatchError(
-                "chunks exceed the sections of their stream", where=self._stream
-            )
-        start = self._used
-        self._used += nbytes
-        return self._ref, start
-
-    def finish(self) -> None:
-        rest = 0 if self._ref is None else self._ref.content_nbytes - self._used
-        if rest or next(self._refs, None) is not None:
-            raise SizeMismatchError("bytes that no chunk covers", where=self._stream)
-
-
-def _place_chunks(directory: TaskDirectory) -> Mapping[tuple[str, str], tuple[Place, ...]]:
-    """Section and offset of every chunk; chunks fill the sections of their stream in order."""
-    cursors = {stream: _Cursor(stream, refs) for stream, refs in directory.streams.items()}
-    nothing = _Cursor("", ())
-
-    def place(chunk: Chunk) -> Place:
-        return cursors.get(chunk.stream, nothing).take(chunk.nbytes)
-
-    places = {}
-    for entry in directory.tensors:
-        for part, stored in (("record", entry.record), ("extra", entry.extra)):
-            if stored is not None:
-                places[entry.name, part] = tuple(place(chunk) for chunk in stored.chunks)
-    for cursor in cursors.values():
-        cursor.finish()
-    return places

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from formats.canonical import JSON, as_file_name, as_name, dump
-from formats.directory import TaskDirectory, TensorEntry
+from formats.directory import TaskDirectory
 from formats.dither import tensor_seed
 from formats.dtypes import element_count
 from formats.encode import encode_record
@@ -20,6 +20,8 @@ from formats.index import MAX_DIRECTORY_NBYTES, BaseTensor, FileRef, TaskEntry
 from formats.layout import OUTLIERS, RANKED
 from formats.records import Record, SparseLevels, SparseValues, check_covers
 from formats.streams import StreamBuffers
+from formats.tensor_entry import TensorEntry
+from formats.tensor_table import TensorTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -208,7 +210,7 @@ class TaskWriter:
             self._name,
             self._prefix,
             self._dtype,
-            tuple(self._entries.values()),
+            TensorTable.of(self._entries.values()),
             tuple(sorted(absent)),
             files,
             meta,

@@ -63,7 +63,7 @@ class BoundModel:
     def _placed(self, task: Task) -> dict[int, list[tuple[Tensor, Change]]]:
         """Live tensors and the changes that are for them, by address."""
         placed: dict[int, list[tuple[Tensor, Change]]] = {}
-        for change in (*self._store.unchanged(task.name), *self._store.changes(task.name)):
+        for change in (*self._store.unchanged(task.name), *self._store.changes_at_once(task.name)):
             tensor = self._live(change)
             if tensor is not None:
                 placed.setdefault(tensor.data_ptr(), []).append((tensor, change))

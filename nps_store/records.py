@@ -19,9 +19,25 @@ from formats.records import (
 from nps_store.checkpoint import DTYPES, raw_bytes
 from nps_store.switch import AddAll, BlockIndex, Patch, Replace, SparseDelta, XorAll
 from nps_store.switch.patch import bits_dtype
+from nps_store.switch.run import (
+    AMOUNTS,
+    BLOCKS,
+    COLUMNS,
+    KIND,
+    KINDS,
+    N_SCALES,
+    OFFSETS,
+    ROW,
+    SCALES,
+    STARTS,
+    SparseRun,
+)
+from nps_store.switch.sparse import BLOCK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from formats.sign_blocks import SignBlocks
 
 
 def patch_of(record: Record) -> Patch:
@@ -41,6 +57,17 @@ def patch_of(record: Record) -> Patch:
             return XorAll(bits.view(bits_dtype(record.bits.itemsize)))
         case DenseBits():
             return Replace(from_bits(record.bits, record.dtype))
+
+
+def run_of(blocks: SignBlocks) -> SparseRun:
+    """The changes of many tensors at once, as they were decoded."""
+    table = np.zeros((len(blocks.numels), COLUMNS), np.int64)
+    table[:, BLOCKS] = -(-blocks.numels // BLOCK)
+    table[:, STARTS], table[:, OFFSETS] = blocks.starts, blocks.offsets
+    table[:, AMOUNTS], table[:, KIND] = blocks.signs, KINDS[torch.uint8]
+    table[:, SCALES], table[:, N_SCALES] = blocks.scales, blocks.n_scales
+    table[:, ROW] = np.maximum(1, blocks.numels // blocks.n_scales)
+    return SparseRun(torch.from_numpy(blocks.data), table, blocks.numels, blocks.n_kept)
 
 
 def values_of(record: Record, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from formats.parallel import in_shares
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -27,6 +29,8 @@ MIN_ENTRIES = 1 << 21
 As skis are rented until the rent has come to their price: numpy takes .2 to .4 s for so many, and
 loading takes as long, or 4 s where nothing is on disk yet.
 """
+ENTRIES_A_RECORD = 1 << 9
+"""What a record takes besides its entries, in entries."""
 ENTRIES_A_CALL = 1 << 10
 """What a call counts besides its entries, because numpy takes its time for the fewest."""
 
@@ -91,25 +95,33 @@ def decode_bitmap(data: Buffer, positions: NDArray[np.int64]) -> int:
 
 
 def decode_ranks(
-    headers: Buffer, payload: Buffer, numel: int, seed: int, positions: NDArray[np.int64]
+    headers: NDArray[np.uint8],
+    payload: Buffer,
+    records: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    offsets: NDArray[np.uint16],
 ) -> bool:
-    """Fills ``positions`` in increasing order from ranked segments.
+    """Fills ``starts`` and ``offsets`` from ranked segments of many tensors.
 
     Args:
         headers: One byte a segment.
         payload: Codes of all segments.
-        numel: Elements of the tensor.
-        seed: Of its dither.
-        positions: int64[n_kept], written.
+        records: int64[n_records, 9], a row a tensor: where its headers begin, how many they are,
+            where in the payload its codes begin, how many bytes they are, the tensor's elements,
+            the seed of its dither, where its starts begin, where its offsets begin, and how many
+            they are.
+        starts: Written: the first entry of each block of 65,536 elements, and their number.
+        offsets: Written: places within the blocks, increasing.
 
     Returns:
         Whether headers and payload are sound.
     """
-    codings = np.frombuffer(headers, np.uint8)
-    sound: bool = _loops("rank_loops").decode(
-        as_words(payload), 8 * len(payload), codings, numel, np.uint64(seed), positions
+    loop, words = _loops("rank_loops").decode, as_words(payload)
+    shares = in_shares(
+        lambda share: loop(words, headers, records[share], starts, offsets),
+        records[:, -1] + ENTRIES_A_RECORD,
     )
-    return sound
+    return all(shares)
 
 
 def as_words(data: Buffer) -> NDArray[np.uint64]:

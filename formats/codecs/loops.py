@@ -57,10 +57,15 @@ _count_zeros = lambda _context, builder, _signature, arguments: builder.cttz(  #
 lowest_bit: Callable[[np.uint64], int] = intrinsic(
     lambda _context, _word: (types.int64(types.uint64), _count_zeros)
 )
-"""The place of the lowest bit of a word, which is not zero.
+"""The place of the lowest bit of a word; 64 if there is none.
 
 numba has no name for the processor's instruction that counts trailing zeros.
 """
+_count_ones = lambda _context, builder, _signature, arguments: builder.ctpop(arguments[0])  # noqa: E731
+count_bits: Callable[[np.uint64], int] = intrinsic(
+    lambda _context, _word: (types.int64(types.uint64), _count_ones)
+)
+"""How many bits of a word are set."""
 
 
 @compiled_for(f"int64({WORDS}, int64[::1], int64[::1], int64[::1], int64[::1])")

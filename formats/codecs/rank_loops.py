@@ -3,6 +3,9 @@
 One reads the codes of all segments. Another walks the blocks, turns their ranks into offsets and
 sorts these by setting bits, whose words it notes in further words so that empty ones are passed
 over. Work grows with the kept entries, and with the lowest ranks of a short last block at most.
+
+Arrays are indexed by unsigned numbers where it counts: numba looks whether signed ones are below
+zero, which takes a third of the time.
 """
 
 from __future__ import annotations
@@ -11,14 +14,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from formats.codecs.loops import WORDS, compiled_for, inlined, lowest_bit
+from formats.codecs.loops import WORDS, compiled_for, count_bits, inlined, lowest_bit
 from formats.codecs.segments import EDGES, MAX_K, N_BUCKETS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+FIRST_HEADER, N_HEADERS, FIRST_BYTE, N_BYTES, NUMEL, SEED, STARTS, OFFSETS, N_KEPT = range(9)
+"""Columns of records: where in the streams their headers and payload are, and how long; elements
+and seed of the tensor; where their starts and offsets go, and how many entries they have."""
+
 START, STOP, CODING, N_FLAGS, FIRST_SHORT = range(5)
 """Columns of segments: lowest rank, that behind it, header bits, elements, place in ``short``."""
+
+_u64 = np.uint64
 
 
 @inlined
@@ -67,26 +76,33 @@ def _unpermute_(x: NDArray[np.uint16], n: int, keys: NDArray[np.uint16]) -> None
 def _sort(
     x: NDArray[np.uint16],
     n: int,
-    found: NDArray[np.int64],
-    base: int,
+    found: NDArray[np.uint16],
     bits: NDArray[np.uint64],
     occupied: NDArray[np.uint64],
 ) -> None:
-    """Sets ``found`` to ``base`` plus the ``n`` numbers, which differ, in increasing order."""
-    for entry in range(n):
+    """Fills ``found`` with the ``n`` numbers, which differ, in increasing order; it has a place
+    more, because two numbers are written at a time, whether there is a second or not."""
+    for entry in range(_u64(n)):
         word = x[entry] >> 6
-        bits[word] |= np.uint64(1) << np.uint64(x[entry] & 63)
-        occupied[word >> 6] |= np.uint64(1) << np.uint64(word & 63)
+        bits[_u64(word)] |= _u64(1) << _u64(x[entry] & 63)
+        occupied[_u64(word >> 6)] |= _u64(1) << _u64(word & 63)
     entry = 0
     for group in range(16):
-        while occupied[group]:
-            word = (group << 6) + lowest_bit(occupied[group])
-            occupied[group] &= occupied[group] - np.uint64(1)
-            first = base + (word << 6)
-            while bits[word]:
-                found[entry] = first + lowest_bit(bits[word])
-                bits[word] &= bits[word] - np.uint64(1)
-                entry += 1
+        words = occupied[group]
+        occupied[group] = 0
+        while words:
+            word = (group << 6) + lowest_bit(words)
+            words &= words - _u64(1)
+            left = bits[_u64(word)]
+            bits[_u64(word)] = 0
+            first, end = word << 6, entry + count_bits(left)
+            while entry < end:
+                found[_u64(entry)] = first + lowest_bit(left)
+                left &= left - _u64(1)
+                found[_u64(entry + 1)] = first + lowest_bit(left)
+                left &= left - _u64(1)
+                entry += 2
+            entry = end
 
 
 @inlined
@@ -96,17 +112,17 @@ def _low_ranks(
     keys: NDArray[np.uint16],
     bits: NDArray[np.uint64],
     occupied: NDArray[np.uint64],
-) -> NDArray[np.int64]:
+) -> NDArray[np.uint16]:
     """Ranks below ``limit`` of the offsets below ``n``, increasing; the shorter way of two."""
     fewer = min(n, limit)
-    ranks = np.empty(fewer, np.int64)
+    ranks = np.empty(fewer + 1, np.uint16)
     x = np.empty(fewer, np.uint16)
     for entry in range(fewer):
         x[entry] = entry
     n_found = 0
     if n <= limit:
         _permute_(x, n, keys)
-        _sort(x, n, ranks, 0, bits, occupied)
+        _sort(x, n, ranks, bits, occupied)
         while n_found < n and ranks[n_found] < limit:
             n_found += 1
     else:
@@ -118,63 +134,85 @@ def _low_ranks(
 
 
 @inlined
+def _read_segments(
+    headers: NDArray[np.uint8], n_full: int, short: NDArray[np.uint16], segments: NDArray[np.int64]
+) -> None:
+    """Fills the columns that the headers and the ranks of the short last block tell."""
+    last = n_passed = 0
+    for segment in range(headers.size):
+        first, last = last, last + (headers[segment] >> 5) + 1
+        start, stop = EDGES[first], EDGES[last]
+        segments[segment, START], segments[segment, STOP] = start, stop
+        segments[segment, CODING] = headers[segment] & 31
+        segments[segment, FIRST_SHORT] = n_passed
+        while n_passed < short.size and short[n_passed] < stop:
+            n_passed += 1
+        n_in_short = n_passed - segments[segment, FIRST_SHORT]
+        segments[segment, N_FLAGS] = n_full * (stop - start) + n_in_short
+
+
+@inlined
+def _bits_at(words: NDArray[np.uint64], at: int) -> np.uint64:
+    """The 64 bits from a place on."""
+    shift = _u64(at & 63)
+    low = words[_u64(at >> 6)] >> shift
+    return low | words[_u64((at >> 6) + 1)] << _u64(1) << (_u64(63) - shift)
+
+
+@inlined
 def _read_codes(
     words: NDArray[np.uint64],
-    n_bits: int,
+    first_bit: int,
+    end_bit: int,
     segments: NDArray[np.int64],
     flags: NDArray[np.int64],
     ends: NDArray[np.int64],
 ) -> bool:
     """Fills ``flags`` with the places of kept elements, segment by segment."""
     entry = 0
-    unary, low_at = 0, n_bits  # what lies between them is not read yet
+    unary, low_at = first_bit, end_bit  # what lies between them is not read yet
     for segment in range(ends.size):
         n_flags, k = segments[segment, N_FLAGS], segments[segment, CODING]
         is_complement = k > MAX_K
         if is_complement:
             k -= MAX_K + 1
-        low_mask = np.uint64((1 << k) - 1)
+        low_mask = _u64((1 << k) - 1)
         index = unary >> 6
-        word = words[index] & np.uint64(0xFFFFFFFFFFFFFFFF) << np.uint64(unary & 63)
+        word = words[_u64(index)] & _u64(0xFFFFFFFFFFFFFFFF) << _u64(unary & 63)
         place = -1
         while place < n_flags:
             while not word:
                 index += 1
                 if index << 6 >= low_at:
                     return False
-                word = words[index]
+                word = words[_u64(index)]
             at = (index << 6) + lowest_bit(word)
-            word &= word - np.uint64(1)
+            word &= word - _u64(1)
             low_at -= k
             if at >= low_at:
                 return False
-            shift = np.uint64(low_at & 63)
-            low = words[low_at >> 6] >> shift
-            low |= words[(low_at >> 6) + 1] << np.uint64(1) << (np.uint64(63) - shift)
             first = place + 1
-            place = first + ((at - unary) << k) + np.int64(low & low_mask)
+            low = np.int64(_bits_at(words, low_at) & low_mask)
+            place = first + ((at - unary) << k) + low
             unary = at + 1
             if is_complement:
                 stop = min(place, n_flags)
                 if stop - first > flags.size - entry:
                     return False
                 for flag in range(first, stop):
-                    flags[entry] = flag
+                    flags[_u64(entry)] = flag
                     entry += 1
             elif place < n_flags:
                 if entry == flags.size:
                     return False
-                flags[entry] = place
+                flags[_u64(entry)] = place
                 entry += 1
         if place > n_flags:
             return False
         ends[segment] = entry
     if entry < flags.size or low_at - unary >= 8:
         return False
-    for at in range(unary, low_at):
-        if words[at >> 6] >> np.uint64(at & 63) & np.uint64(1):
-            return False
-    return True
+    return not _bits_at(words, unary) & _u64((1 << (low_at - unary)) - 1)
 
 
 @inlined
@@ -182,83 +220,89 @@ def _place(
     flags: NDArray[np.int64],
     ends: NDArray[np.int64],
     segments: NDArray[np.int64],
-    short: NDArray[np.int64],
+    short: NDArray[np.uint16],
     n_full: int,
     seed: np.uint64,
     keys: NDArray[np.uint16],
     bits: NDArray[np.uint64],
     occupied: NDArray[np.uint64],
-    positions: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    offsets: NDArray[np.uint16],
 ) -> None:
-    """Fills ``positions`` block by block, each from all of its segments."""
+    """Fills ``starts`` and ``offsets`` block by block, each from all of its segments."""
     cursors = np.zeros(ends.size, np.int64)
     for segment in range(1, ends.size):
         cursors[segment] = ends[segment - 1]
-    offsets = np.empty(min(positions.size, 65536), np.uint16)
+    most = min(offsets.size, 65536)
+    x, found = np.empty(most, np.uint16), np.empty(most + 1, np.uint16)
     entry = 0
-    for block in range(n_full + 1):
+    for block in range(starts.size - 1):
         n = 0
         for segment in range(ends.size):
             start = segments[segment, START]
             width = segments[segment, STOP] - start
             base = block * width
-            next_base = base + width
             cursor, end = cursors[segment], ends[segment]
             if block < n_full:
-                while cursor < end and flags[cursor] < next_base:
-                    offsets[n] = start + flags[cursor] - base
+                next_base, shift = base + width, start - base
+                while cursor < end and flags[_u64(cursor)] < next_base:
+                    x[_u64(n)] = flags[_u64(cursor)] + shift
                     n += 1
                     cursor += 1
             else:
-                first_short = segments[segment, FIRST_SHORT]
+                shift = segments[segment, FIRST_SHORT] - base
                 while cursor < end:
-                    offsets[n] = short[first_short + flags[cursor] - base]
+                    x[n] = short[flags[cursor] + shift]
                     n += 1
                     cursor += 1
             cursors[segment] = cursor
+        starts[block] = entry
         if n:
             _set_keys(seed, block, keys)
-            _unpermute_(offsets, n, keys)
-            _sort(offsets, n, positions[entry:], block << 16, bits, occupied)
+            _unpermute_(x, n, keys)
+            _sort(x, n, found, bits, occupied)
+            offsets[entry : entry + n] = found[:n]
             entry += n
+    starts[starts.size - 1] = entry
 
 
-@compiled_for(f"boolean({WORDS}, int64, Array(uint8, 1, 'C', True), int64, uint64, int64[::1])")
+@compiled_for(
+    f"boolean({WORDS}, Array(uint8, 1, 'C', True), int64[:, ::1], int64[::1], uint16[::1])"
+)
 def decode(
     words: NDArray[np.uint64],
-    n_bits: int,
     headers: NDArray[np.uint8],
-    numel: int,
-    seed: np.uint64,
-    positions: NDArray[np.int64],
+    records: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    offsets: NDArray[np.uint16],
 ) -> bool:
     """See ``compiled.decode_ranks``."""
-    n_full, n_short = numel >> 16, numel & 65535
-    segments = np.empty((headers.size, 5), np.int64)
-    last = 0
-    for segment in range(headers.size):
-        first, last = last, last + (headers[segment] >> 5) + 1
-        if last > N_BUCKETS:
-            return False
-        segments[segment, START], segments[segment, STOP] = EDGES[first], EDGES[last]
-        segments[segment, CODING] = headers[segment] & 31
-
     keys = np.empty((3, 4), np.uint16)
     bits, occupied = np.zeros(1024, np.uint64), np.zeros(16, np.uint64)
-    _set_keys(seed, n_full, keys)
-    short = _low_ranks(n_short, EDGES[last], keys, bits, occupied)
-    n_passed = 0
-    for segment in range(headers.size):
-        start, stop = segments[segment, START], segments[segment, STOP]
-        segments[segment, FIRST_SHORT] = n_passed
-        while n_passed < short.size and short[n_passed] < stop:
-            n_passed += 1
-        n_in_short = n_passed - segments[segment, FIRST_SHORT]
-        segments[segment, N_FLAGS] = n_full * (stop - start) + n_in_short
-
-    flags = np.empty(positions.size, np.int64)
-    ends = np.empty(headers.size, np.int64)
-    if not _read_codes(words, n_bits, segments, flags, ends):
-        return False
-    _place(flags, ends, segments, short, n_full, seed, keys, bits, occupied, positions)
+    segments, ends = np.empty((N_BUCKETS, 5), np.int64), np.empty(N_BUCKETS, np.int64)
+    flags = np.empty(records[:, N_KEPT].max(), np.int64)
+    for number in range(len(records)):
+        record = records[number]
+        first = record[FIRST_HEADER]
+        of_record = headers[first : first + record[N_HEADERS]]
+        last = 0
+        for header in of_record:
+            last += (header >> 5) + 1
+        if last > N_BUCKETS:
+            return False
+        seed, n_full, n_short = np.uint64(record[SEED]), record[NUMEL] >> 16, record[NUMEL] & 65535
+        _set_keys(seed, n_full, keys)
+        short = _low_ranks(n_short, EDGES[last], keys, bits, occupied)
+        _read_segments(of_record, n_full, short, segments)
+        first_bit, n_kept = 8 * record[FIRST_BYTE], record[N_KEPT]
+        end_bit = first_bit + 8 * record[N_BYTES]
+        places, ends_of = flags[:n_kept], ends[: of_record.size]
+        if not _read_codes(words, first_bit, end_bit, segments, places, ends_of):
+            return False
+        n_starts = n_full + (n_short > 0) + 1
+        _place(
+            places, ends_of, segments, short, n_full, seed, keys, bits, occupied,
+            starts[record[STARTS] : record[STARTS] + n_starts],
+            offsets[record[OFFSETS] : record[OFFSETS] + n_kept],
+        )  # fmt: skip
     return True

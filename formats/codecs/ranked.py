@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 MAX_KEPT_A_BYTE = 8 << plan.MAX_COMPLEMENT_K
 """Kept entries that a byte of the payload can tell of; more are refused before any allocation."""
 
+MAX_BLOCKS_AN_ENTRY = 4
+"""The compiled loops take memory for every block of the tensor."""
+
 _FIRST_CODES, _MOST_CODES = 1 << 9, 1 << 16
 
 
@@ -108,9 +111,10 @@ def decode(
         CorruptStreamError: Headers and payload contradict each other or the count.
     """
     is_possible = n_kept <= len(payload) * MAX_KEPT_A_BYTE
-    if is_possible and compiled.is_worth_it(n_kept):
-        positions = np.empty(n_kept, np.int64)
-        if compiled.decode_ranks(headers, payload, numel, seed, positions):
+    n_blocks = -(-numel // dither.BLOCK)
+    if is_possible and n_blocks <= MAX_BLOCKS_AN_ENTRY * n_kept and compiled.is_worth_it(n_kept):
+        positions = _decode_compiled(headers, payload, numel, n_kept, seed)
+        if positions is not None:
             return positions  # else numpy says what is wrong
     order = _Order(numel, seed)
     segments = list(plan.parse(headers, order.counts(plan.EDGES)))
@@ -135,6 +139,22 @@ def decode(
         return np.empty(0, np.int64)
     blocks, ranks = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return np.sort(dither.positions_of(seed, blocks, ranks.astype(np.uint16)))
+
+
+def _decode_compiled(
+    headers: Buffer, payload: Buffer, numel: int, n_kept: int, seed: int
+) -> NDArray[np.int64] | None:
+    """The same by the compiled loops, unless something is wrong."""
+    n_blocks = -(-numel // dither.BLOCK)
+    starts, offsets = np.empty(n_blocks + 1, np.int64), np.empty(n_kept, np.uint16)
+    signed = seed - (seed >> 63 << 64)
+    record = [[0, len(headers), 0, len(payload), numel, signed, 0, 0, n_kept]]
+    codings = np.frombuffer(headers, np.uint8)
+    if not compiled.decode_ranks(codings, payload, np.array(record), starts, offsets):
+        return None
+    positions = np.repeat(np.arange(n_blocks) * dither.BLOCK, np.diff(starts))
+    positions += offsets
+    return positions
 
 
 def _others(flags: NDArray[np.int64], n_flags: int) -> NDArray[np.int64]:

@@ -131,7 +131,7 @@ class LiveBase:
                 f"task {name!r} was compressed for {task.dtype}, the engine runs "
                 f"{str(self.body.dtype).removeprefix('torch.')}; compress it with --dtype"
             )
-        changes = list(self.store.changes(name))
+        changes = self.store.changes_at_once(name)
         ties = self._ties(task, changes)
         changes = [change for change in changes if change.name not in ties.second]
         grown = {change.base: change.rows for change in changes if change.rows is not None}

@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba import carray, prange, types
 from numba.extending import intrinsic
 
-from nps_store.switch.packed import (
+from nps_store.switch.run import (
     AMOUNTS,
     BLOCKS,
     IS_DENSE,

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nps_store.switch.packed import COLUMNS
-
 if TYPE_CHECKING:
     from nps_store.switch.written import Written
 
@@ -51,7 +49,6 @@ def exchange_(out: Written, new: Written, number: int) -> None:
 
 def _side(written: Written) -> tuple[Any, int, Any, Any]:
     """The table, where the packed bytes begin, the old bits and the numbers of the passes."""
-    data, n_tensors = written.packed.data, len(written.packed.group.tensors)
-    table = data[: 8 * n_tensors * COLUMNS].view(torch.int64).view(n_tensors, COLUMNS)
+    packed = written.packed
     old = written.old.numpy().view(f"<u{written.old.element_size()}")
-    return table.numpy(), data.data_ptr(), old, written.passes.numpy()
+    return packed.table.numpy(), packed.data.data_ptr(), old, written.passes.numpy()

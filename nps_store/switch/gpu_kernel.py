@@ -8,27 +8,27 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from nps_store.switch import packed
+from nps_store.switch import run
 
-_COLUMNS = tl.constexpr(packed.COLUMNS)
-_BLOCKS = tl.constexpr(packed.BLOCKS)
-_STARTS = tl.constexpr(packed.STARTS)
-_OFFSETS = tl.constexpr(packed.OFFSETS)
-_AMOUNTS = tl.constexpr(packed.AMOUNTS)
-_KIND = tl.constexpr(packed.KIND)
-_SCALES = tl.constexpr(packed.SCALES)
-_N_SCALES = tl.constexpr(packed.N_SCALES)
-_ROW = tl.constexpr(packed.ROW)
-_OLD = tl.constexpr(packed.OLD)
-_IS_DENSE = tl.constexpr(packed.IS_DENSE)
+_COLUMNS = tl.constexpr(run.COLUMNS)
+_BLOCKS = tl.constexpr(run.BLOCKS)
+_STARTS = tl.constexpr(run.STARTS)
+_OFFSETS = tl.constexpr(run.OFFSETS)
+_AMOUNTS = tl.constexpr(run.AMOUNTS)
+_KIND = tl.constexpr(run.KIND)
+_SCALES = tl.constexpr(run.SCALES)
+_N_SCALES = tl.constexpr(run.N_SCALES)
+_ROW = tl.constexpr(run.ROW)
+_OLD = tl.constexpr(run.OLD)
+_IS_DENSE = tl.constexpr(run.IS_DENSE)
 _BLOCK = tl.constexpr(65536)
 
 
 @triton.jit(do_not_specialize=["number"])  # it differs at each launch
 def exchange(
     addresses, numels, first_block, tensor_of, pristine_at,
-    out_data, old_out, passes_out,
-    new_data, old_new, passes_new, number,
+    out_table, out_data, old_out, passes_out,
+    new_table, new_data, old_new, passes_new, number,
     KIND_OF_WEIGHTS: tl.constexpr, TILE: tl.constexpr, PREFETCH: tl.constexpr,
 ):  # fmt: skip
     """Restore one block of the weights and put the next task's entries into it."""
@@ -40,7 +40,7 @@ def exchange(
     size: tl.constexpr = 4 if KIND_OF_WEIGHTS == "float32" else 2
     weights = (tl.load(addresses + tensor) + shift * size).to(tl.pointer_type(raw))
 
-    row = out_data.to(tl.pointer_type(tl.int64)) + tensor * _COLUMNS
+    row = out_table + tensor * _COLUMNS
     written, taken = tl.load(passes_out), tl.load(passes_out + 1)
     # A program of this very pass may have said already that it is taken out.
     if (written != 0) & ((taken == 0) | (taken == number)) & (local < tl.load(row + _BLOCKS)):
@@ -51,7 +51,7 @@ def exchange(
         else:
             _restore(weights, out_data, row, old_out, local, TILE, PREFETCH)
     tl.debug_barrier()  # both may write one element
-    row = new_data.to(tl.pointer_type(tl.int64)) + tensor * _COLUMNS
+    row = new_table + tensor * _COLUMNS
     if local < tl.load(row + _BLOCKS):
         _write(weights, new_data, row, old_new, local, KIND_OF_WEIGHTS, TILE)
     if block == 0:

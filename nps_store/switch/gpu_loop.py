@@ -45,6 +45,6 @@ def exchange_(out: Written, new: Written, number: int) -> None:
     )  # fmt: skip
 
 
-def _side(written: Written) -> tuple[Tensor, Tensor, Tensor]:
-    """The packed bytes, the old bits and the numbers of the passes."""
-    return written.packed.data, written.old, written.passes
+def _side(written: Written) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The table, the packed bytes, the old bits and the numbers of the passes."""
+    return written.packed.table, written.packed.data, written.old, written.passes

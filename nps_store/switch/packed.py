@@ -1,39 +1,25 @@
-"""The sparse changes of a task as one run of bytes, which a loop reads where it lies.
-
-One run, so that a task is moved to another device in one copy.
-"""
+"""The sparse changes of a task to the tensors of a group, where a loop can reach them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from nps_store.switch.sparse import n_blocks
+from nps_store.switch.run import COLUMNS, IS_DENSE, OLD, PLACES, aligned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
-    from nps_store.switch.sparse import SparseDelta
+    from nps_store.switch.run import SparseRun
     from nps_store.switch.targets import Group
-
-COLUMNS = 10
-BLOCKS, STARTS, OFFSETS, AMOUNTS, KIND = range(5)
-SCALES, N_SCALES, ROW, OLD, IS_DENSE = range(5, COLUMNS)
-"""Columns of the table, a row a tensor: the number of blocks (0: the tensor is left alone); where
-in the run of bytes the first entry of each block, the offsets, the amounts and the scales are; the
-kind of amounts; the number of scales and the elements to each; the tensor's first place among the
-old bits; and whether it is restored from a copy of the base's values instead."""
-
-KINDS = {torch.uint8: 0, torch.int8: 1, torch.bfloat16: 2, torch.float32: 3}
 
 DENSE_FROM = 0.04
 """Kept fraction from which a tensor is restored from a copy of the base rather than from a log of
 what was overwritten: about where the log's scattered writes take as long as a copy."""
-
-_ALIGNMENT = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,53 +28,50 @@ class Packed:
 
     Attributes:
         group: The tensors.
-        data: uint8 [n]: the table, int64 [n_tensors, COLUMNS], and what it points to.
+        table: int64 [n_tensors, COLUMNS], where in the data each tensor's changes are.
+        data: uint8 [n].
         n_logged: Entries of all tensors that are restored from a log.
         n_entries: Entries of all tensors.
         dense: Numbers of the tensors that are restored from a copy.
     """
 
     group: Group
+    table: Tensor
     data: Tensor
     n_logged: int
     n_entries: int
     dense: tuple[int, ...]
 
     @classmethod
-    def of(cls, group: Group, patches: Iterable[tuple[int, SparseDelta]]) -> Packed:
-        """Of (number of a tensor, its change) pairs, packed where the tensors lie."""
-        table = torch.zeros(len(group.tensors), COLUMNS, dtype=torch.int64)
-        parts: list[tuple[int, Tensor]] = [(0, table)]
-        end, n_logged, n_entries, dense = table.nbytes, 0, 0, []
-
-        def place(array: Tensor) -> int:
-            nonlocal end
-            start = -(-end // _ALIGNMENT) * _ALIGNMENT
-            parts.append((start, array))
-            end = start + array.nbytes
-            return start
-
-        for number, patch in patches:
-            row, n = table[number], len(patch.where)
-            row[BLOCKS] = n_blocks(patch.where.numel)
-            row[STARTS] = place(patch.where.starts)
-            row[OFFSETS] = place(patch.where.offsets)
-            row[AMOUNTS] = place(patch.amounts)
-            row[KIND] = KINDS[patch.amounts.dtype]
-            row[SCALES] = place(patch.scales)
-            row[N_SCALES] = patch.scales.numel()
-            row[ROW] = max(1, patch.where.numel // patch.scales.numel())
-            row[OLD] = n_logged
-            n_entries += n
-            if n >= DENSE_FROM * patch.where.numel:
-                row[IS_DENSE] = 1
-                dense.append(number)
-            else:
-                n_logged += n
-        data = torch.zeros(end, dtype=torch.uint8)
-        for start, array in parts:
-            data[start : start + array.nbytes] = array.contiguous().view(-1).view(torch.uint8)
-        return cls(group, data.to(group.device), n_logged, n_entries, tuple(dense))
+    def of(cls, group: Group, runs: Sequence[tuple[Sequence[int], SparseRun]]) -> Packed:
+        """Of (numbers of the tensors, changes of each of them) pairs, moved to where they lie."""
+        table = np.zeros((len(group.tensors), COLUMNS), np.int64)
+        n_logged = n_entries = end = 0
+        dense: list[int] = []
+        firsts = []
+        for numbers, run in runs:
+            is_dense = run.n_entries >= DENSE_FROM * run.numels
+            logged = np.where(is_dense, 0, run.n_entries)
+            rows = run.table.copy()
+            firsts.append(aligned(end))
+            rows[:, PLACES] += firsts[-1]
+            rows[:, OLD] = n_logged + np.cumsum(logged) - logged
+            rows[:, IS_DENSE] = is_dense
+            table[numbers] = rows
+            dense += np.asarray(numbers)[is_dense].tolist()
+            end = firsts[-1] + run.data.nbytes
+            n_logged += int(logged.sum())
+            n_entries += int(run.n_entries.sum())
+        if len(runs) == 1:
+            ((_, only),) = runs
+            data = only.data
+        else:
+            data = torch.empty(end, dtype=torch.uint8)
+            for first, (_, run) in zip(firsts, runs, strict=True):
+                data[first : first + run.data.nbytes] = run.data
+        device = group.device
+        placed = torch.from_numpy(table).to(device)
+        return cls(group, placed, data.to(device), n_logged, n_entries, tuple(dense))
 
     @classmethod
     def empty(cls, group: Group) -> Packed:
@@ -98,12 +81,15 @@ class Packed:
     @property
     def nbytes(self) -> int:
         """Resident bytes."""
-        return self.data.nbytes
+        return self.table.nbytes + self.data.nbytes
 
     def pinned(self) -> Packed:
         """The same in pinned host memory, from where `resident` is fastest; not for loops."""
-        return replace(self, data=self.data.cpu().pin_memory())
+        table, data = (each.cpu().pin_memory() for each in (self.table, self.data))
+        return replace(self, table=table, data=data)
 
     def resident(self) -> Packed:
-        """The same where the tensors lie; the copy is under way when this returns."""
-        return replace(self, data=self.data.to(self.group.device, non_blocking=True))
+        """The same where the tensors lie; the copies are under way when this returns."""
+        device = self.group.device
+        table, data = (each.to(device, non_blocking=True) for each in (self.table, self.data))
+        return replace(self, table=table, data=data)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from nps_store.switch import written
 from nps_store.switch.packed import Packed
+from nps_store.switch.run import RunDelta, SparseRun
 from nps_store.switch.sparse import SparseDelta
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
@@ -47,20 +48,19 @@ class ResidentTask:
         Raises:
             ValueError: A patch is for another number of elements than its tensor has.
         """
-        taken: dict[Group, list[tuple[int, Tensor, SparseDelta]]] = {}
+        taken: dict[Group, list[tuple[int, Tensor, SparseDelta | RunDelta]]] = {}
         rest: list[Pair] = []
         for tensor, patch in pairs:
-            group = _group(targets, tensor, patch)
-            if group is None or not isinstance(patch, SparseDelta):
+            found = _target(targets, tensor, patch)
+            if found is None or not isinstance(patch, SparseDelta | RunDelta):
                 rest.append((tensor, patch))
-            elif len(patch.where):
-                number = group.number_of[tensor.data_ptr()]
-                taken.setdefault(group, []).append((number, tensor, patch))
-        if sum(len(p.where) for each in taken.values() for *_, p in each) < MIN_ENTRIES:
+            elif patch.n_entries:
+                taken.setdefault(found[0], []).append((found[1], tensor, patch))
+        if sum(patch.n_entries for each in taken.values() for *_, patch in each) < MIN_ENTRIES:
             rest += [(tensor, patch) for each in taken.values() for _, tensor, patch in each]
             taken = {}
         packed = {
-            group: Packed.of(group, ((number, patch) for number, _, patch in each))
+            group: Packed.of(group, _runs([(number, patch) for number, _, patch in each]))
             for group, each in taken.items()
         }
         return cls(packed, tuple((tensor, patch.to(tensor.device)) for tensor, patch in rest))
@@ -84,13 +84,32 @@ class ResidentTask:
         return packed + sum(patch.nbytes for _, patch in self.rest)
 
 
-def _group(targets: Targets, tensor: Tensor, patch: Patch) -> Group | None:
-    """The group whose loop can take the pair; refuses what no path can."""
-    if not isinstance(patch, SparseDelta):
+def _target(targets: Targets, tensor: Tensor, patch: Patch) -> tuple[Group, int] | None:
+    """The group whose loop can take the pair, and the tensor's number; refuses what no path can."""
+    if not isinstance(patch, SparseDelta | RunDelta):
         return None
-    if tensor.numel() != patch.where.numel:
-        raise ValueError(f"patch of {patch.where.numel} elements for {tensor.numel()}")
-    for group in targets.groups:
-        if group.has(tensor) and written.is_available(group):
-            return group
-    return None
+    if tensor.numel() != patch.numel:
+        raise ValueError(f"patch of {patch.numel} elements for {tensor.numel()}")
+    found = targets.find(tensor)
+    return found if found is not None and written.is_available(found[0]) else None
+
+
+def _runs(
+    patches: Sequence[tuple[int, SparseDelta | RunDelta]],
+) -> list[tuple[list[int], SparseRun]]:
+    """Numbers of tensors with the runs that have their changes: those that are used as a whole as
+    they are, and one of what is left."""
+    of_run: dict[SparseRun, dict[int, int]] = {}
+    for number, patch in patches:
+        if isinstance(patch, RunDelta):
+            of_run.setdefault(patch.run, {})[patch.number] = number
+    whole = {run: numbers for run, numbers in of_run.items() if len(numbers) == len(run)}
+    left = [
+        (number, patch.run.delta(patch.number) if isinstance(patch, RunDelta) else patch)
+        for number, patch in patches
+        if not isinstance(patch, RunDelta) or patch.run not in whole
+    ]
+    runs = [([numbers[i] for i in range(len(run))], run) for run, numbers in whole.items()]
+    if left:
+        runs.append(([number for number, _ in left], SparseRun.of([delta for _, delta in left])))
+    return runs

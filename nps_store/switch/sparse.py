@@ -95,6 +95,16 @@ class SparseDelta:
         return cls(where, exact, torch.ones(1))
 
     @property
+    def numel(self) -> int:
+        """Elements of the tensor."""
+        return self.where.numel
+
+    @property
+    def n_entries(self) -> int:
+        """Number of positions."""
+        return len(self.where)
+
+    @property
     def index(self) -> Tensor:
         """int64 [n], computed anew at each call."""
         return self.where.positions()

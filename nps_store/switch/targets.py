@@ -27,7 +27,6 @@ class Group:
         numels: int64 [n_tensors], on the device.
         first_block: int64 [n_tensors], each tensor's first among all blocks, on the device.
         tensor_of: int32 [n_blocks], the tensor that a block is of, on the device.
-        number_of: The place among `tensors` by address.
     """
 
     tensors: tuple[Tensor, ...]
@@ -35,7 +34,6 @@ class Group:
     numels: Tensor
     first_block: Tensor
     tensor_of: Tensor
-    number_of: dict[int, int]
 
     @classmethod
     def of(cls, tensors: Iterable[Tensor]) -> Group:
@@ -51,17 +49,7 @@ class Group:
             numels=torch.tensor([tensor.numel() for tensor in ordered], device=device),
             first_block=(blocks.cumsum(0) - blocks).to(device),
             tensor_of=numbers.repeat_interleave(blocks).to(device),
-            number_of={address: number for number, address in enumerate(addresses)},
         )
-
-    def has(self, tensor: Tensor) -> bool:
-        """Whether a tensor is one of these, or the first rows of one."""
-        if tensor.dtype != self.dtype or tensor.device != self.device:
-            return False
-        number = self.number_of.get(tensor.data_ptr())
-        if number is None or not tensor.is_contiguous():
-            return False
-        return tensor.numel() <= self.tensors[number].numel()
 
     @property
     def device(self) -> torch.device:
@@ -93,3 +81,17 @@ class Targets:
         for tensor in largest.values():
             kinds.setdefault((tensor.device, tensor.dtype), []).append(tensor)
         self.groups = tuple(Group.of(each) for each in kinds.values())
+        self._places = {
+            tensor.data_ptr(): (group, number)
+            for group in self.groups
+            for number, tensor in enumerate(group.tensors)
+        }
+
+    def find(self, tensor: Tensor) -> tuple[Group, int] | None:
+        """Where a tensor is among these, as one of them or the first rows of one."""
+        place = self._places.get(tensor.data_ptr())
+        if place is None or not tensor.is_contiguous():
+            return None
+        known = place[0].tensors[place[1]]
+        is_same = tensor.dtype == known.dtype and tensor.device == known.device
+        return place if is_same and tensor.numel() <= known.numel() else None
