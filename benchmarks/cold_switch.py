@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +18,13 @@ from benchmarks.switch_densities import spread, timed
 from benchmarks.task_reads import write_tasks
 from formats import Container
 from formats.codecs import compiled
-from formats.parallel import ordered_map
-from nps_store.records import patch_of
+from nps_store.store import Store
 from nps_store.switch import ResidentTask, Targets, UndoLog, revert_, switch_
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from formats.task_reader import TaskReader
-    from formats.tensor_entry import TensorEntry
-    from nps_store.switch import Patch
+    from nps_store.store import Change
 
 NAMES = ("one", "two")
 
@@ -62,20 +58,17 @@ def measure(live: list[Tensor], keep: float, *, rounds: int, dense: bool = True)
 
 
 def _measure(
-    live: list[Tensor], store: Path, file: Path | None, rounds: int, device: str
+    live: list[Tensor], path: Path, file: Path | None, rounds: int, device: str
 ) -> tuple[int, dict[str, list[float]]]:
     log, targets = UndoLog(keeps_copies=True), Targets(live)
     seconds: dict[str, list[float]] = {"read and decode": [], "pack": [], "switch": [], "load": []}
-    with Container.open(store) as container:
+    with Container.open(path) as container:
+        store = Store(path, container, base=None)  # its values are not asked for
         for name in (rounds + 1) * NAMES:
-            pairs: list[tuple[Tensor, Patch]] = []
-            read = partial(_read, container, name, live, pairs)
-            seconds["read and decode"].append(timed(read, device))
+            read: list[Change] = []
             made: list[ResidentTask] = []
-            pack = lambda pairs=pairs, made=made: made.append(  # noqa: E731
-                ResidentTask.of(targets, pairs)
-            )
-            seconds["pack"].append(timed(pack, device))
+            seconds["read and decode"].append(timed(partial(_read, store, name, read), device))
+            seconds["pack"].append(timed(partial(_pack, targets, live, read, made), device))
             seconds["switch"].append(timed(partial(switch_, log, made[0]), device))
             if file is not None and name == NAMES[0]:
                 revert_(log)
@@ -89,19 +82,15 @@ def _measure(
     return n_entries, seconds
 
 
-def _read(
-    container: Container, name: str, live: list[Tensor], pairs: list[tuple[Tensor, Patch]]
+def _read(store: Store, name: str, read: list[Change]) -> None:
+    read += store.changes_at_once(name)
+
+
+def _pack(
+    targets: Targets, live: list[Tensor], read: list[Change], made: list[ResidentTask]
 ) -> None:
-    reader = container.task_reader(name)
-    change = partial(_change, reader, live)
-    pairs.extend(ordered_map(change, tuple(reader), cost=attrgetter("n_values")))
-
-
-def _change(reader: TaskReader, live: list[Tensor], entry: TensorEntry) -> tuple[Tensor, Patch]:
-    record = reader.record(entry)
-    if record is None or entry.base is None:
-        raise ValueError(f"tensor {entry.name!r} has no record against the base")
-    return live[entry.base], patch_of(record)
+    pairs = ((tensor, change.patch) for tensor, change in zip(live, read, strict=True))
+    made.append(ResidentTask.of(targets, pairs))
 
 
 def _load(file: Path, live: list[Tensor], device: str) -> None:

@@ -23,8 +23,8 @@ MIN_COST = 1 << 20
 """Below that threads are not worth their start; decoded on one core in about 10 ms."""
 COST_A_TURN = 1 << 16
 """Small items are done together, because handing one over takes as long as decoding thousands."""
-MIN_COST_A_SHARE = 1 << 15
-"""Below that a share is done sooner than a thread is there."""
+MIN_COST_A_SHARE = 1 << 17
+"""Below that, half a millisecond, a thread is hardly there before another has done it all."""
 MAX_COST_AHEAD = 1 << 24
 """What results may wait for whoever takes them."""
 MAX_THREADS = 16

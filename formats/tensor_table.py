@@ -109,6 +109,17 @@ class TensorTable(Sequence[TensorEntry]):
             FormatError: The class says which rule is broken.
         """
         items = tensors_from_json(value, where)
+        table = cls._by_columns(items, base, prefix)
+        if table is None:
+            with located(where=where):
+                table = cls.of(_one_by_one(items, base, prefix))
+        return table
+
+    @classmethod
+    def _by_columns(
+        cls, items: Sequence[JSON], base: Sequence[BaseTensor], prefix: str
+    ) -> TensorTable | None:
+        """None where anything is wrong."""
         try:
             numbers = [*map(_numbers, items)]
             others = {
@@ -120,8 +131,7 @@ class TensorTable(Sequence[TensorEntry]):
             rows = _rows(places, [found for found in numbers if found is not None], base)
             return cls(items, base, prefix, rows, others)
         except (FormatError, AttributeError, ArithmeticError, LookupError, TypeError, ValueError):
-            with located(where=where):
-                return cls.of(_one_by_one(items, base, prefix))
+            return None
 
     @property
     def has_ranked(self) -> bool:

@@ -25,7 +25,6 @@ from nps_store.identity import find_base
 from nps_store.records import patch_of, run_of, values_of
 from nps_store.shards import TensorSpec
 from nps_store.switch import Patch, Replace, apply_
-from nps_store.switch.run import RunDelta
 from nps_store.task import Task, task_nbytes, tied
 
 if TYPE_CHECKING:
@@ -175,11 +174,11 @@ class Store:
         if blocks is None:
             return [*self._one_by_one(reader, tuple(reader))]
         run, known = run_of(blocks), self._container.base.tensors
-        changes: dict[int, Change] = {}
-        rows = zip(tensors.signs.numbers.tolist(), tensors.signs.bases.tolist(), strict=True)
-        for row, (number, base) in enumerate(rows):
-            patch = RunDelta(run, row)
-            changes[number] = Change(tensors.names[number], known[base].name, patch)
+        rows = zip(tensors.signs.numbers.tolist(), tensors.signs.bases.tolist(), run, strict=True)
+        changes = {
+            number: Change(tensors.names[number], known[base].name, patch)
+            for number, base, patch in rows
+        }
         others = self._one_by_one(reader, tuple(tensors.others.values()))
         changes.update(zip(tensors.others, others, strict=True))
         return [changes[number] for number in range(len(tensors))]

@@ -117,7 +117,7 @@ def _low_ranks(
     fewer = min(n, limit)
     ranks = np.empty(fewer + 1, np.uint16)
     x = np.empty(fewer, np.uint16)
-    for entry in range(fewer):
+    for entry in range(_u64(fewer)):
         x[entry] = entry
     n_found = 0
     if n <= limit:
@@ -127,8 +127,8 @@ def _low_ranks(
             n_found += 1
     else:
         _unpermute_(x, limit, keys)
-        for rank in range(limit):
-            ranks[n_found] = rank
+        for rank in range(_u64(limit)):
+            ranks[_u64(n_found)] = rank
             n_found += x[rank] < n
     return ranks[:n_found]
 
@@ -155,8 +155,9 @@ def _read_segments(
 def _bits_at(words: NDArray[np.uint64], at: int) -> np.uint64:
     """The 64 bits from a place on."""
     shift = _u64(at & 63)
-    low = words[_u64(at >> 6)] >> shift
-    return low | words[_u64((at >> 6) + 1)] << _u64(1) << (_u64(63) - shift)
+    bits: np.uint64 = words[_u64(at >> 6)] >> shift
+    bits |= words[_u64((at >> 6) + 1)] << _u64(1) << (_u64(63) - shift)
+    return bits
 
 
 @inlined

@@ -48,20 +48,28 @@ class ResidentTask:
         Raises:
             ValueError: A patch is for another number of elements than its tensor has.
         """
-        taken: dict[Group, list[tuple[int, Tensor, SparseDelta | RunDelta]]] = {}
+        taken: dict[Group, list[tuple[int, Tensor, SparseDelta | RunDelta]]] = {
+            group: [] for group in targets.groups if written.is_available(group)
+        }
         rest: list[Pair] = []
         for tensor, patch in pairs:
-            found = _target(targets, tensor, patch)
-            if found is None or not isinstance(patch, SparseDelta | RunDelta):
+            if not isinstance(patch, SparseDelta | RunDelta):
+                rest.append((tensor, patch))
+                continue
+            if tensor.numel() != patch.numel:
+                raise ValueError(f"patch of {patch.numel} elements for {tensor.numel()}")
+            found = targets.find(tensor)
+            if found is None or found[0] not in taken:
                 rest.append((tensor, patch))
             elif patch.n_entries:
-                taken.setdefault(found[0], []).append((found[1], tensor, patch))
+                taken[found[0]].append((found[1], tensor, patch))
         if sum(patch.n_entries for each in taken.values() for *_, patch in each) < MIN_ENTRIES:
             rest += [(tensor, patch) for each in taken.values() for _, tensor, patch in each]
             taken = {}
         packed = {
             group: Packed.of(group, _runs([(number, patch) for number, _, patch in each]))
             for group, each in taken.items()
+            if each
         }
         return cls(packed, tuple((tensor, patch.to(tensor.device)) for tensor, patch in rest))
 
@@ -82,16 +90,6 @@ class ResidentTask:
         """Resident bytes."""
         packed = sum(each.nbytes for each in self.packed.values())
         return packed + sum(patch.nbytes for _, patch in self.rest)
-
-
-def _target(targets: Targets, tensor: Tensor, patch: Patch) -> tuple[Group, int] | None:
-    """The group whose loop can take the pair, and the tensor's number; refuses what no path can."""
-    if not isinstance(patch, SparseDelta | RunDelta):
-        return None
-    if tensor.numel() != patch.numel:
-        raise ValueError(f"patch of {patch.numel} elements for {tensor.numel()}")
-    found = targets.find(tensor)
-    return found if found is not None and written.is_available(found[0]) else None
 
 
 def _runs(

@@ -15,7 +15,7 @@ from torch import Tensor
 from nps_store.switch.sparse import BlockIndex, SparseDelta, n_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -83,6 +83,11 @@ class SparseRun:
         """Number of tensors."""
         return len(self.table)
 
+    def __iter__(self) -> Iterator[RunDelta]:
+        """The deltas as patches."""
+        columns = enumerate(self.numels.tolist()), self.n_entries.tolist()
+        return (RunDelta(self, i, numel, n) for (i, numel), n in zip(*columns, strict=True))
+
     def delta(self, number: int) -> SparseDelta:
         """The delta of one tensor; its arrays are views."""
         row, numel, n = self.table[number], int(self.numels[number]), int(self.n_entries[number])
@@ -102,22 +107,21 @@ class SparseRun:
         return self.data[start : start + n * dtype.itemsize].view(dtype)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class RunDelta:
-    """One sparse delta of a run, as a patch."""
+    """One sparse delta of a run, as a patch.
+
+    Attributes:
+        run: The run.
+        number: The delta's place in it.
+        numel: Elements of the tensor.
+        n_entries: Number of positions.
+    """
 
     run: SparseRun
     number: int
-
-    @property
-    def numel(self) -> int:
-        """Elements of the tensor."""
-        return int(self.run.numels[self.number])
-
-    @property
-    def n_entries(self) -> int:
-        """Number of positions."""
-        return int(self.run.n_entries[self.number])
+    numel: int
+    n_entries: int
 
     @property
     def index(self) -> Tensor:
