@@ -1,7 +1,8 @@
 """How long it takes to read a task, from its directory to decoded records; page cache warm.
 
-Tasks of the shipped store, by numpy and by the compiled loops, and a large made-up one of a few
-hundred tensors, by one thread and by as many as there are cores.
+Tasks of the shipped store, by numpy, by the compiled loops, and by these all at once as a switch
+reads them; and a large made-up one of a few hundred tensors, by one thread and by as many as there
+are cores, record by record and all at once.
 """
 
 from __future__ import annotations
@@ -41,15 +42,19 @@ def measure(shipped: Path) -> list[dict[str, Any]]:
         compiled.MIN_ENTRIES = least
         if compiled.warm_up():
             measured.append({"way": "compiled", **_measure(shipped)})
+            measured.append({"way": "compiled, all at once", **_measure(shipped, at_once=True)})
         parallel.MAX_THREADS = 1
         measured.append({"way": "one thread", **_measure(large)})
         parallel.MAX_THREADS = most
         n_threads = min(parallel.n_cores(), most)
         measured.append({"way": f"{n_threads} threads", **_measure(large)})
+        if compiled.is_available():
+            way = f"{n_threads} threads, all at once"
+            measured.append({"way": way, **_measure(large, at_once=True)})
     return measured
 
 
-def _measure(path: Path) -> dict[str, Any]:
+def _measure(path: Path, *, at_once: bool = False) -> dict[str, Any]:
     times = []
     with Container.open(path) as store:
         names = sorted(store.root.tasks)
@@ -57,8 +62,10 @@ def _measure(path: Path) -> dict[str, Any]:
         for name in itertools.islice(itertools.cycle(names), REPEATS + 1):
             start = time.perf_counter()
             reader = store.task_reader(name)
-            read = parallel.ordered_map(reader.record, tuple(reader), cost=attrgetter("n_values"))
-            for _ in read:
+            others = reader.directory.tensors.others
+            is_done = at_once and reader.sign_blocks() is not None
+            entries = tuple(others.values()) if is_done else tuple(reader)
+            for _ in parallel.ordered_map(reader.record, entries, cost=attrgetter("n_values")):
                 pass
             times.append((time.perf_counter() - start) * 1e3)
     del times[0]

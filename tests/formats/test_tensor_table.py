@@ -43,8 +43,11 @@ def dense(base: int, n_rows: int) -> dict[str, Any]:
 
 
 SOUND = [signs(0, 17, n_scales=8), dense(0, 1), signs(1, 1), {"base": 2}, signs(3, 300)]
-VALUES = [0, 1, -1, 2, 3, 4, 8, 81, 1 << 63, 1 << 70, True, False, 1.0, 0.5, None, "", "raw",
-          "zstd", "ranks", "a", "\ud800", [], [1], [1, 1], [1, 2], [1, 1, 1], {}, {"base": 0}]  # fmt: skip
+VALUES = [
+    *(0, 1, -1, 2, 3, 4, 8, 81, 1 << 63, 1 << 70, True, False, 1.0, 0.5, None),
+    *("", "raw", "zstd", "ranks", "a", "\ud800"),
+    *([], [1], [1, 1], [1, 2], [1, 1, 1], {}, {"base": 0}),
+]
 KEYS = ["base", "record", "name", "shape", "dtype", "extra", "kind", "chunks", "levels", "n_kept"]
 
 
