@@ -102,8 +102,8 @@ def decode(
                 rows.numels, seeds.view(np.int64), starts, offsets, rows.n_kept,
             ]
         ),
-        data[first_start : first_start + n_starts.sum() * 8].view(np.int64),
-        data[first_offset : first_offset + rows.n_kept.sum() * 2].view(np.uint16),
+        data[first_start:first_offset][: 8 * n_starts.sum()].view(np.int64),
+        data[first_offset:first_sign][: 2 * rows.n_kept.sum()].view(np.uint16),
     )  # fmt: skip
     if not is_sound:
         return None

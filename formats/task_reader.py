@@ -138,7 +138,7 @@ class TaskReader:
         if stored is None:
             return None
         number = self._numbers.get(entry.name)
-        if number is None:
+        if number is None or self.directory.tensors[number] != entry:
             raise InvalidStateError("entry of another task", where=f"tensor {entry.name!r}")
         common, appended = entry.shapes(self._base)
         shape = appended if part == "extra" and appended is not None else common
