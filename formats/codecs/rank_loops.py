@@ -262,8 +262,9 @@ def _place(
             _set_keys(seed, block, keys)
             _unpermute_(x, n, keys)
             _sort(x, n, found, bits, occupied)
-            offsets[entry : entry + n] = found[:n]
-            entry += n
+            for index in range(_u64(n)):
+                offsets[_u64(entry)] = found[index]
+                entry += 1
     starts[starts.size - 1] = entry
 
 
@@ -281,7 +282,10 @@ def decode(
     keys = np.empty((3, 4), np.uint16)
     bits, occupied = np.zeros(1024, np.uint64), np.zeros(16, np.uint64)
     segments, ends = np.empty((N_BUCKETS, 5), np.int64), np.empty(N_BUCKETS, np.int64)
-    flags = np.empty(records[:, N_KEPT].max(), np.int64)
+    most = 0
+    for number in range(len(records)):
+        most = max(most, records[number, N_KEPT])
+    flags = np.empty(most, np.int64)
     for number in range(len(records)):
         record = records[number]
         first = record[FIRST_HEADER]
