@@ -81,8 +81,9 @@ def decode(
     headers_end, ranks_end, signs_end, scales_end = (
         places.ends(name, rows.numbers) for name in SIGN_STREAMS
     )
-    bits_of_last = (rows.n_kept - 1 & 7) + 1
-    if (signs[signs_end - 1] >> bits_of_last).any() or not np.isfinite(scales.view("<f4")).all():
+    is_padded = (rows.n_kept & 7) > 0
+    padded = signs[signs_end[is_padded] - 1] >> (rows.n_kept[is_padded] & 7)
+    if padded.any() or not np.isfinite(scales.view("<f4")).all():
         return None
 
     run = _Run()

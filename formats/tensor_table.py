@@ -43,7 +43,7 @@ class SignRows:
         numbers: int64[n], places among the tensors of the task, increasing.
         bases: int64[n], their base tensors.
         numels: int64[n], elements.
-        n_kept: int64[n], at least 1.
+        n_kept: int64[n], kept entries.
         nbytes: int64[n, 4], chunks by stream, all of them raw.
     """
 
@@ -176,7 +176,7 @@ def _one_by_one(
 def _numbers(item: Any) -> tuple[Any, ...] | None:  # noqa: ANN401 (any JSON; what it is shows)
     """Of a tensor that may be a row, not checked: base, kept entries, levels, lengths of chunks."""
     record = item.get("record")
-    if item.keys() != _KEYS or record.keys() != _RECORD_KEYS or not record["n_kept"]:
+    if item.keys() != _KEYS or record.keys() != _RECORD_KEYS:
         return None
     chunks = record["chunks"]
     if record["kind"] != "sparse_levels" or len(chunks) != len(SIGN_STREAMS):

@@ -61,10 +61,13 @@ class ResidentTask:
             found = targets.find(tensor)
             if found is None or found[0] not in taken:
                 rest.append((tensor, patch))
-            elif patch.n_entries:
+            elif patch.n_entries or isinstance(
+                patch, RunDelta
+            ):  # of a run all, so that it is whole
                 taken[found[0]].append((found[1], tensor, patch))
         if sum(patch.n_entries for each in taken.values() for *_, patch in each) < MIN_ENTRIES:
-            rest += [(tensor, patch) for each in taken.values() for _, tensor, patch in each]
+            few = [(tensor, patch) for each in taken.values() for _, tensor, patch in each]
+            rest += [(tensor, patch) for tensor, patch in few if patch.n_entries]
             taken = {}
         packed = {
             group: Packed.of(group, _runs([(number, patch) for number, _, patch in each]))

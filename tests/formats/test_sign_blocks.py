@@ -124,7 +124,12 @@ def test_equal_on_sound_bytes(
         with Container.open(write(tmp_path / "a.nps", kinds, rate)) as store:
             reader = store.task_reader("task")
             numbers = reader.directory.tensors.signs.numbers.tolist()
-            assert {kinds[number] for number in numbers} <= {"signs", "rows", "magnitudes"}
+            assert {kinds[number] for number in numbers} <= {
+                "signs",
+                "rows",
+                "magnitudes",
+                "nothing",
+            }
             blocks = reader.sign_blocks()
             assert (blocks is None) == (not numbers)
             if blocks is not None:

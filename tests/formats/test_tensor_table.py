@@ -42,7 +42,14 @@ def dense(base: int, n_rows: int) -> dict[str, Any]:
     return {"base": base, "record": record}
 
 
-SOUND = [signs(0, 17, n_scales=8), dense(0, 1), signs(1, 1), {"base": 2}, signs(3, 300)]
+SOUND = [
+    signs(0, 17, n_scales=8),
+    dense(0, 1),
+    signs(1, 1),
+    {"base": 2},
+    signs(3, 300),
+    signs(0, 0, ranks=0),
+]
 VALUES = [
     *(0, 1, -1, 2, 3, 4, 8, 81, 1 << 63, 1 << 70, True, False, 1.0, 0.5, None),
     *("", "raw", "zstd", "ranks", "a", "\ud800"),
@@ -101,16 +108,16 @@ def test_equal_whatever_is_changed(data: st.DataObject, prefix: str) -> None:
 def test_what_is_alike_becomes_rows() -> None:
     table = TensorTable.from_json(SOUND, BASE, "m.", "task")
     rows = table.signs
-    assert rows.numbers.tolist() == [0, 2, 4]
-    assert rows.bases.tolist() == [0, 1, 3]
-    assert rows.numels.tolist() == [80, 1, 70_000]
-    assert rows.n_kept.tolist() == [17, 1, 300]
+    assert rows.numbers.tolist() == [0, 2, 4, 5]
+    assert rows.bases.tolist() == [0, 1, 3, 0]
+    assert rows.numels.tolist() == [80, 1, 70_000, 80]
+    assert rows.n_kept.tolist() == [17, 1, 300, 0]
     assert {name: each.tolist() for name, each in rows.nbytes_by_stream()} == {
-        "segments": [3] * 3, "ranks": [9] * 3, "signs": [3, 1, 38], "scales": [32, 4, 4],
+        "segments": [3] * 4, "ranks": [9, 9, 9, 0], "signs": [3, 1, 38, 0], "scales": [32, 4, 4, 4],
     }  # fmt: skip
     assert sorted(table.others) == [1, 3]
     assert [entry.name for entry in table] == table.names
-    assert table[-1].base == 3
+    assert table[4].base == 3
     assert table[1:3] == (table[1], table[2])
     with pytest.raises(IndexError):
-        table[5]
+        table[6]
