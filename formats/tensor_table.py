@@ -19,6 +19,7 @@ import numpy as np
 from formats.base import BaseTensor, tensors_from_json
 from formats.canonical import as_name
 from formats.codecs import segments
+from formats.encoding import Chunk, RecordEntry
 from formats.errors import FormatError, located
 from formats.tensor_entry import TensorEntry
 
@@ -74,15 +75,12 @@ class TensorTable(Sequence[TensorEntry]):
 
     def __init__(
         self,
-        items: Sequence[JSON],
         base: Sequence[BaseTensor],
         prefix: str,
         signs: SignRows,
         others: dict[int, TensorEntry],
     ) -> None:
-        self._items = items
         self._base = base
-        self._prefix = prefix
         self.signs = signs
         self.others = others
         self._made = dict(others)
@@ -97,7 +95,7 @@ class TensorTable(Sequence[TensorEntry]):
     @classmethod
     def of(cls, entries: Iterable[TensorEntry]) -> TensorTable:
         """Of entries that are there already."""
-        return cls((), (), "", _rows((), (), ()), dict(enumerate(entries)))
+        return cls((), "", _rows((), (), ()), dict(enumerate(entries)))
 
     @classmethod
     def from_json(
@@ -129,7 +127,7 @@ class TensorTable(Sequence[TensorEntry]):
             }
             places = [place for place, found in enumerate(numbers) if found is not None]
             rows = _rows(places, [found for found in numbers if found is not None], base)
-            return cls(items, base, prefix, rows, others)
+            return cls(base, prefix, rows, others)
         except (FormatError, AttributeError, ArithmeticError, LookupError, TypeError, ValueError):
             return None
 
@@ -160,9 +158,18 @@ class TensorTable(Sequence[TensorEntry]):
         number = range(len(self))[index]
         entry = self._made.get(number)
         if entry is None:
-            entry = TensorEntry.from_json(self._items[number], self._base, self._prefix)
-            self._made[number] = entry
+            entry = self._made[number] = self._entry(number)
         return entry
+
+    def _entry(self, number: int) -> TensorEntry:
+        """Made of a row."""
+        row = int(np.searchsorted(self.signs.numbers, number))
+        index = int(self.signs.bases[row])
+        pairs = zip(SIGN_STREAMS, self.signs.nbytes[row].tolist(), strict=True)
+        chunks = tuple([Chunk(stream, "raw", nbytes) for stream, nbytes in pairs])
+        record = RecordEntry("sparse_levels", chunks, int(self.signs.n_kept[row]), (1, 1))
+        origin = self._base[index]
+        return TensorEntry(self.names[number], origin.dtype, origin.shape, index, record)
 
 
 def _one_by_one(

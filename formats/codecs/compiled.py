@@ -117,11 +117,20 @@ def decode_ranks(
         Whether headers and payload are sound.
     """
     loop, words = _loops("rank_loops").decode, as_words(payload)
+    if len(records) == 1:
+        return bool(loop(words, headers, records, starts, offsets))
     shares = in_shares(
         lambda share: loop(words, headers, records[share], starts, offsets),
         records[:, -1] + ENTRIES_A_RECORD,
     )
     return all(shares)
+
+
+def flat_positions(starts: NDArray[np.int64], offsets: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """int64[n] positions of offsets within blocks, as :func:`decode_ranks` fills them."""
+    positions = np.empty(offsets.size, np.int64)
+    _loops("rank_loops").flatten(starts, offsets, positions)
+    return positions
 
 
 def as_words(data: Buffer) -> NDArray[np.uint64]:

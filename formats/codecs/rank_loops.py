@@ -311,3 +311,13 @@ def decode(
             offsets[record[OFFSETS] : record[OFFSETS] + n_kept],
         )  # fmt: skip
     return True
+
+
+@compiled_for("void(int64[::1], uint16[::1], int64[::1])")
+def flatten(
+    starts: NDArray[np.int64], offsets: NDArray[np.uint16], positions: NDArray[np.int64]
+) -> None:
+    """See ``compiled.flat_positions``."""
+    for block in range(starts.size - 1):
+        for entry in range(_u64(starts[block]), _u64(starts[block + 1])):
+            positions[entry] = (block << 16) + offsets[entry]

@@ -152,9 +152,7 @@ def _decode_compiled(
     codings = np.frombuffer(headers, np.uint8)
     if not compiled.decode_ranks(codings, payload, np.array(record), starts, offsets):
         return None
-    positions = np.repeat(np.arange(n_blocks) * dither.BLOCK, np.diff(starts))
-    positions += offsets
-    return positions
+    return compiled.flat_positions(starts, offsets)
 
 
 def _others(flags: NDArray[np.int64], n_flags: int) -> NDArray[np.int64]:
