@@ -27,7 +27,7 @@ MIN_ENTRIES = 1 << 21
 """Entries that a process asks for before it loads the loops.
 
 As skis are rented until the rent has come to their price: numpy takes .2 to .4 s for so many, and
-loading takes as long, or 4 s where nothing is on disk yet.
+loading takes as long, or 10 s where nothing is on disk yet.
 """
 ENTRIES_A_RECORD = 1 << 9
 """What a record takes besides its entries, in entries."""

@@ -61,9 +61,7 @@ class ResidentTask:
             found = targets.find(tensor)
             if found is None or found[0] not in taken:
                 rest.append((tensor, patch))
-            elif patch.n_entries or isinstance(
-                patch, RunDelta
-            ):  # of a run all, so that it is whole
+            elif patch.n_entries or isinstance(patch, RunDelta):  # a run is packed as a whole
                 taken[found[0]].append((found[1], tensor, patch))
         if sum(patch.n_entries for each in taken.values() for *_, patch in each) < MIN_ENTRIES:
             few = [(tensor, patch) for each in taken.values() for _, tensor, patch in each]
