@@ -94,3 +94,17 @@ class ListenError(ServerError, OSError):
 
     id = "server.listen"
     exit_code = 59
+
+
+class VllmVersionError(ServerError, ImportError):
+    """vLLM is not installed, or not in a version that the engine was made for."""
+
+    id = "server.vllm_version"
+    exit_code = 61
+
+
+class UnsafeLayoutError(ServerError, ValueError):
+    """A loaded model holds its weights in a form in which a task cannot be written in place."""
+
+    id = "server.unsafe_layout"
+    exit_code = 62

@@ -1,0 +1,90 @@
+"""Tiny trained language models that vLLM can run, fine-tunes of them, and a store of those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from nps_store.compress import Options, TaskSource, add, compress
+from nps_store.export import export_task
+from nps_store.store import Store
+from tests.nps_store.language import SIZE, save, texts, train
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+CONTEXT = 256
+TASKS = {"second": 2, "fifth": 5, "lossless": 8}
+"""Which of the following words mostly follows a word, by task; after the base it is the first."""
+
+KINDS = ("llama", "qwen2", "phi3")
+"""Untied; tied, with biases; and with a checkpoint whose projections are fused already."""
+
+_SIZE = SIZE | {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": CONTEXT,
+}
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """A base, its tasks in a store, and their exports."""
+
+    root: Path
+    kind: str
+
+    @property
+    def base(self) -> Path:
+        return self.root / "base"
+
+    @property
+    def store(self) -> Path:
+        return self.root / "tasks.nps"
+
+    def dense(self, name: str | None) -> Path:
+        """What stock vLLM loads."""
+        return self.base if name is None else self.root / "exported" / name
+
+
+def make_zoo(root: Path, kind: str) -> Zoo:
+    zoo = Zoo(root, kind)
+    torch.manual_seed(0)
+    base = _untrained(kind)
+    train(base, texts(640, shift=1, seed=1))
+    save(base, zoo.base)
+    for seed, (name, shift) in enumerate(TASKS.items(), 2):
+        model = AutoModelForCausalLM.from_pretrained(zoo.base)
+        train(model, texts(640, shift=shift, seed=seed))
+        save(model, root / "tuned" / name)
+    sources = {name: TaskSource(name, root / "tuned" / name) for name in TASKS}
+    exact = sources.pop("lossless")
+    compress(zoo.base, list(sources.values()), zoo.store, options=Options("dither", keep=0.3))
+    add(zoo.store, [exact], options=Options("exact"))
+    with Store.open(zoo.store) as store:
+        for name in TASKS:
+            export_task(store, name, zoo.dense(name))
+    return zoo
+
+
+def _untrained(kind: str) -> PreTrainedModel:
+    if kind == "llama":
+        return LlamaForCausalLM(LlamaConfig(**_SIZE, tie_word_embeddings=False))
+    if kind == "qwen2":
+        return Qwen2ForCausalLM(Qwen2Config(**_SIZE, tie_word_embeddings=True))
+    return Phi3ForCausalLM(Phi3Config(**_SIZE, tie_word_embeddings=False))
