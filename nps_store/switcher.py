@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from nps_store.bound_model import BoundModel
 from nps_store.switch.cache import Prepared, PreparedTasks
@@ -16,12 +16,25 @@ from nps_store.switch.resident import ResidentTask
 from nps_store.switch.targets import Targets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from concurrent.futures import Future
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from nps_store.store import Store
+    from nps_store.switch.patch import Patch
+
+
+class Bound(Protocol):
+    """A model seen as the base of a store."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What tasks are put into."""
+
+    def pairs(self, name: str) -> Iterator[tuple[Tensor, Patch]]:
+        """Live tensors and what a task does to each; each is disjoint from the others."""
+
 
 DEFAULT_MAX_NBYTES = 1 << 30
 DEFAULT_MAX_HOST_NBYTES = 4 << 30
@@ -84,6 +97,7 @@ class TaskSwitcher:
         *,
         max_nbytes: int = DEFAULT_MAX_NBYTES,
         max_host_nbytes: int = DEFAULT_MAX_HOST_NBYTES,
+        bound: Bound | None = None,
     ) -> None:
         """Find the base's tensors in the model and check that they are the base's.
 
@@ -93,13 +107,15 @@ class TaskSwitcher:
             max_nbytes: Of prepared tasks kept for later on the model's device; the one in place is
                 kept in any case.
             max_host_nbytes: Of copies in pinned host memory, for a model on a GPU.
+            bound: What a task changes in the model, where it does not hold the base's tensors as
+                they are; found by their names by default.
 
         Raises:
             BaseMismatchError: A tensor of the model is not the base's (names the first).
         """
         self.model = model
         self.store = store
-        self._bound = BoundModel(model, store)
+        self._bound = BoundModel(model, store) if bound is None else bound
         device = next(iter(self._bound.tensors.values())).device
         self._targets = Targets(self._bound.tensors.values())
         self._in_place: InPlace[Prepared] = InPlace(device)
@@ -181,6 +197,16 @@ class TaskSwitcher:
         """Prepare tasks on another thread; errors are told when they are switched to."""
         for name in names:
             self._future(name)
+
+    def prepare(self, name: str) -> None:
+        """Have a task ready, so that a switch to it cannot fail for what is stored.
+
+        Raises:
+            TaskNotFoundError: There is no such task.
+            FormatError: The stored task is damaged.
+            UnsupportedTaskError: It does not fit this model.
+        """
+        self._future(name)[0].result()
 
     def close(self) -> None:
         """Revert to the base and end the thread."""

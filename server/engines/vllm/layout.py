@@ -7,6 +7,7 @@ Positions map by a search among the runs; no mask of a whole tensor is ever made
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,6 +109,23 @@ class Layout:
     def nbytes(self) -> int:
         """Bytes held."""
         return sum(piece.nbytes for pieces in self.pieces.values() for piece in pieces)
+
+    def held_as_one(self) -> list[tuple[str, ...]]:
+        """Checkpoint tensors that lie at the same elements of a parameter, in groups."""
+        runs: dict[str, list[tuple[int, int, str]]] = {}
+        for name, pieces in self.pieces.items():
+            for piece in pieces:
+                ends = piece.local + piece.length
+                triples = zip(piece.local.tolist(), ends.tolist(), [name] * len(ends), strict=True)
+                runs.setdefault(piece.parameter, []).extend(triples)
+        groups: dict[str, set[str]] = {}
+        for of_parameter in runs.values():
+            of_parameter.sort()
+            for (_, end, one), (start, _, other) in pairwise(of_parameter):
+                if start < end:
+                    together = groups.get(one, {one}) | groups.get(other, {other})
+                    groups.update(dict.fromkeys(together, together))
+        return sorted({tuple(sorted(group)) for group in groups.values()})
 
     def check(self, tensor: Callable[[str], Tensor]) -> None:
         """The self-test: the checkpoint put through the layout is what is resident, bit for bit.

@@ -1,0 +1,147 @@
+"""Any task of a store from one vLLM engine within a script.
+
+with TaskLLM("tasks.nps", base="base", max_model_len=4096) as llm:
+    outputs = llm.generate(prompts, SamplingParams(temperature=0), task="summarise")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from nps_store.checkpoint import Checkpoint
+from nps_store.errors import BadOptionError
+from nps_store.store import Store
+from server.engines.vllm.fit import check_fit
+from server.engines.vllm.options import Options
+from server.engines.vllm.version import check_vllm
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from vllm import RequestOutput, SamplingParams
+    from vllm.lora.request import LoRARequest
+
+    Prompts = Sequence[str | dict[str, Any]]
+
+
+class TaskLLM:
+    """vLLM's `LLM` with the tasks of a store; a context manager.
+
+    Attributes:
+        llm: vLLM's own object. What it generates without a route is the base's.
+        store: The store.
+    """
+
+    def __init__(
+        self,
+        store: str | os.PathLike[str],
+        *,
+        base: str | os.PathLike[str] | None = None,
+        quantum_s: float = Options.quantum_s,
+        async_scheduling: bool | None = None,
+        **options: Any,
+    ) -> None:
+        """Start the engine.
+
+        Args:
+            store: The store.
+            base: Directory of the base; by default where it was at compression.
+            quantum_s: Seconds that one task may keep the model while another waits.
+            async_scheduling: See `engine_arguments`.
+            options: Of vLLM's `LLM`.
+
+        Raises:
+            NpsError: Store, base and vLLM do not fit together (says which).
+        """
+        check_vllm()
+        from vllm import LLM
+
+        from server.engines.vllm.plugin import register
+        from server.engines.vllm.start import engine_arguments
+
+        register()
+        own = Options(str(store), None if base is None else str(base), quantum_s)
+        arguments = engine_arguments(own, async_scheduling=async_scheduling)
+        if taken := sorted({*arguments, "model"} & options.keys()):
+            raise BadOptionError(f"options {', '.join(taken)} are set by the engine itself")
+        self._routes: dict[tuple[str, str], LoRARequest] = {}
+        self.store = Store.open(store, base=base)
+        try:
+            self.llm = LLM(str(base_directory(self.store)), **arguments, **options)
+        except BaseException:
+            self.store.close()
+            raise
+
+    def route(self, task: str) -> LoRARequest:
+        """What vLLM's own methods take as `lora_request`; the task is prepared.
+
+        Raises:
+            TaskNotFoundError: There is no such task.
+            UnsupportedTaskError: vLLM cannot serve it beside the base (says why).
+            FormatError: The stored task is damaged.
+        """
+        from server.engines.vllm.routing import route_to
+
+        self.store.refresh()
+        stored = self.store.task(task)
+        key = (task, stored.content_hash)
+        if key not in self._routes:
+            check_fit(self.store, task)
+            route = route_to(stored, len(self._routes) + 1)
+            self.llm.llm_engine.add_lora(route)
+            self._routes[key] = route
+        return self._routes[key]
+
+    def generate(
+        self,
+        prompts: Prompts,
+        sampling_params: SamplingParams | Sequence[SamplingParams],
+        *,
+        task: str | Sequence[str | None] | None = None,
+    ) -> list[RequestOutput]:
+        """Continue prompts; several tasks take turns.
+
+        Args:
+            prompts: As vLLM takes them.
+            sampling_params: One for all, or one for each.
+            task: A task for all prompts, or one for each; None is the base.
+        """
+        each = [task] * len(prompts) if task is None or isinstance(task, str) else list(task)
+        routes = [None if name is None else self.route(name) for name in each]
+        outputs: list[RequestOutput] = self.llm.generate(
+            prompts, sampling_params, lora_request=routes, use_tqdm=False
+        )
+        return outputs
+
+    def close(self) -> None:
+        """End the engine."""
+        self.llm.llm_engine.engine_core.shutdown()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def base_directory(store: Store) -> Path:
+    """Where vLLM loads the base from.
+
+    Raises:
+        BadOptionError: The store holds the base itself.
+    """
+    if not isinstance(store.base, Checkpoint):
+        raise BadOptionError(
+            f"{store.path}: holds its base itself, and vLLM loads a directory",
+            hint="name a directory of the same base with --base",
+        )
+    return store.base.path

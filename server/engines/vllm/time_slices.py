@@ -1,0 +1,53 @@
+"""Whose turn it is: tasks take turns of a quantum, in a ring, as long as they have work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+Key = TypeVar("Key")
+
+
+class TimeSlices(Generic[Key]):
+    """The ring of the tasks that have work, and whose turn it is.
+
+    A task that has work waits at most a quantum for each of the others, and one step more, since
+    only between steps can the turn change.
+    """
+
+    def __init__(self, quantum_s: float, clock: Callable[[], float]) -> None:
+        """Nobody's turn.
+
+        Args:
+            quantum_s: Seconds of a turn while others wait.
+            clock: Seconds that only increase.
+        """
+        self._quantum_s = quantum_s
+        self._clock = clock
+        self._ring: list[Key] = []
+        self._since = 0.0
+        self._is_over = False
+
+    def end_turn(self) -> None:
+        """Whoever's turn it is cannot use it; the next one comes, if there is another."""
+        self._is_over = True
+
+    def turn(self, waiting: Iterable[Key]) -> Key | None:
+        """Whose step the next one is; None if nobody has work.
+
+        Args:
+            waiting: Who has work, each once or more often; newcomers join in this order.
+        """
+        at_work = dict.fromkeys(waiting)
+        before = self._ring[:1]
+        is_over = self._is_over or self._clock() - self._since >= self._quantum_s
+        ring = [key for key in self._ring if key in at_work]
+        ring += [key for key in at_work if key not in ring]
+        if is_over and ring[:1] == before:
+            ring = ring[1:] + ring[:1]
+        if is_over or ring[:1] != before:
+            self._since = self._clock()
+        self._ring, self._is_over = ring, False
+        return ring[0] if ring else None

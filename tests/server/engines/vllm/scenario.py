@@ -1,0 +1,132 @@
+"""All that the tests ask of real vLLM, in a process of its own: it binds threads and memory, and
+says things on the way. Run as a module with a zoo's directory and kind; answers in JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tests.server.engines.vllm.models import TASKS, Zoo
+
+if TYPE_CHECKING:
+    from server.engines.vllm.offline import TaskLLM
+
+SIZE = {
+    "dtype": "float32", "enforce_eager": True, "max_model_len": 192, "max_num_seqs": 16,
+    "kv_cache_memory_bytes": 32 << 20, "block_size": 32, "enable_prefix_caching": True, "seed": 0,
+}  # fmt: skip
+WORDS = ["red", "green", "blue", "black", "white", "small", "large", "old", "new", "hot", "cold"]
+PROMPTS = [" ".join(WORDS[i % 11] for i in range(n, n + 3 + 2 * n)) for n in range(4)]
+LONG = " ".join(WORDS[(3 * i) % 11] for i in range(80))
+NAMES = (None, *TASKS)
+SWITCHES = 300
+
+
+def sampling(n_tokens: int) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(temperature=0, max_tokens=n_tokens, ignore_eos=True)
+
+
+def tokens(outputs: list[Any]) -> list[list[int]]:
+    return [list(output.outputs[0].token_ids) for output in outputs]
+
+
+def mix() -> list[tuple[int, str | None, int]]:
+    """Requests (prompt, task, length) of all tasks in disorder."""
+    rng = np.random.default_rng(0)
+    return [
+        (int(rng.integers(len(PROMPTS))), NAMES[rng.integers(len(NAMES))], int(rng.integers(4, 90)))
+        for _ in range(48)
+    ]
+
+
+def of_stock(zoo: Zoo) -> dict[str, Any]:
+    """Every task from its own dense checkpoint."""
+    from vllm import LLM
+
+    made = {}
+    for name in NAMES:
+        llm = LLM(str(zoo.dense(name)), **SIZE)
+        made[str(name)] = {
+            "prompts": tokens(llm.generate(PROMPTS, sampling(90), use_tqdm=False)),
+            "long": tokens(llm.generate([LONG], sampling(24), use_tqdm=False))[0],
+        }
+        llm.llm_engine.engine_core.shutdown()
+    return made
+
+
+def of_switched(zoo: Zoo, *, is_async: bool) -> dict[str, Any]:
+    """Every task from one engine."""
+    from server.engines.vllm.offline import TaskLLM
+
+    with TaskLLM(zoo.store, quantum_s=0.02, async_scheduling=is_async, **SIZE) as llm:
+        made: dict[str, Any] = {"alone": {}}
+        for name in NAMES:
+            made["alone"][str(name)] = tokens(llm.generate(PROMPTS, sampling(90), task=name))
+        made["alternating"] = alternating(llm)
+        requests = mix()
+        made["mixed"] = tokens(
+            llm.generate(
+                [PROMPTS[prompt] for prompt, _, _ in requests],
+                [sampling(length) for *_, length in requests],
+                task=[name for _, name, _ in requests],
+            )
+        )
+        made["statistics"] = ask(llm, "switch_statistics")
+        if not is_async:
+            made["base_is_exact"] = after_random_switches(llm)
+        return made
+
+
+def alternating(llm: TaskLLM) -> list[dict[str, Any]]:
+    """One prompt under two tasks and the base in turn, each with its own cache."""
+    made = []
+    for name in ["second", "lossless", None] * 3:
+        [output] = llm.generate([LONG], sampling(24), task=name)
+        made.append(
+            {"task": name, "tokens": tokens([output])[0], "n_cached": output.num_cached_tokens}
+        )
+    return made
+
+
+def ask(llm: TaskLLM, method: str) -> Any:
+    return llm.llm.llm_engine.collective_rpc(method)[0]
+
+
+def after_random_switches(llm: TaskLLM) -> bool:
+    """Whether the base is bit-identical after many switches, asked of the worker itself."""
+    import torch
+
+    core = llm.llm.llm_engine.engine_core.engine_core
+    worker = core.model_executor.driver_worker.worker
+    worker.put_base_in_place()
+    before = {name: p.clone() for name, p in worker.model_runner.get_model().named_parameters()}
+    rng = np.random.default_rng(1)
+    for _ in range(SWITCHES):
+        worker._switcher.switch_(NAMES[rng.integers(len(NAMES))])
+    worker.put_base_in_place()
+    now = dict(worker.model_runner.get_model().named_parameters())
+    return all(
+        torch.equal(before[n].view(torch.int32), p.view(torch.int32)) for n, p in now.items()
+    )
+
+
+def main(root: str, kind: str) -> None:
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    zoo = Zoo(Path(root), kind)
+    made = {
+        "stock": of_stock(zoo),
+        "switched": of_switched(zoo, is_async=False),
+        "async": of_switched(zoo, is_async=True),
+    }
+    (zoo.root / "answers.json").write_text(json.dumps(made))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

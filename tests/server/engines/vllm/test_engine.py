@@ -1,0 +1,68 @@
+"""Real vLLM, switched in place, says what stock vLLM says with the task's exported checkpoint."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from tests.server.engines.vllm.models import KINDS, make_zoo
+from tests.server.engines.vllm.scenario import NAMES, SWITCHES, mix
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"),
+]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def answers(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp(request.param)
+    make_zoo(root, request.param)
+    command = [sys.executable, "-m", "tests.server.engines.vllm.scenario", root, request.param]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    return json.loads((root / "answers.json").read_text())
+
+
+ENGINES = ("switched", "async")
+
+
+def test_tasks_differ(answers):
+    """Else the rest would say nothing."""
+    seen = [json.dumps(answers["stock"][str(name)]["prompts"]) for name in NAMES]
+    assert len(set(seen)) == len(NAMES)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", NAMES)
+def test_each_task_by_itself(answers, engine, name):
+    assert answers[engine]["alone"][str(name)] == answers["stock"][str(name)]["prompts"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_prompt_under_alternating_tasks(answers, engine):
+    """No task sees another's cache, and each finds its own again."""
+    for round_, step in enumerate(answers[engine]["alternating"]):
+        assert step["tokens"] == answers["stock"][str(step["task"])]["long"]
+        assert step["n_cached"] == (0 if round_ < 3 else 64)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_interleaved_requests_of_all_tasks(answers, engine):
+    for (prompt, name, length), said in zip(mix(), answers[engine]["mixed"], strict=True):
+        assert said == answers["stock"][str(name)]["prompts"][prompt][:length]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_tasks_took_turns(answers, engine):
+    """Far fewer switches than steps, and more than one turn a task."""
+    assert 20 < answers[engine]["statistics"]["n_switches"] < 400
+
+
+def test_the_base_is_bit_identical_after_many_switches(answers):
+    assert SWITCHES >= 300
+    assert answers["switched"]["base_is_exact"] is True
