@@ -10,14 +10,18 @@ import typer
 
 def serve(
     store: Annotated[Path, typer.Argument(help="The store to serve.", show_default=False)],
+    vllm_options: Annotated[
+        list[str] | None,
+        typer.Argument(help="vLLM's own options, after --.", show_default=False),
+    ] = None,
     base: Annotated[
         Path | None,
         typer.Option(help="The base's directory; default: where it was at compression."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="What computes: torch.")] = "torch",
+    engine: Annotated[str, typer.Option(help="What computes: torch or vllm.")] = "torch",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or cuda; vllm: what it is built for.")] = "cpu",
     memory_budget: Annotated[
         int | None,
         typer.Option(
@@ -46,6 +50,7 @@ def serve(
     Every other limit is an NPS_* environment variable.
 
     Example: nps serve tasks.nps --base all-MiniLM-L6-v2 --port 8000
+    Example: nps serve tasks.nps --engine vllm -- --max-model-len 8192
     """
     try:
         from server.launch import launch
@@ -64,4 +69,5 @@ def serve(
         port=port,
         chosen={name: value for name, value in chosen.items() if value is not None},
         ready_on_stdout=as_json,
+        vllm_options=vllm_options or (),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,12 +16,11 @@ from server.run import listen, run
 from server.settings import Settings
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from server.engines import Engine
 
-ENGINES = ("torch",)
+ENGINES = ("torch", "vllm")
 
 
 def launch(
@@ -32,6 +33,7 @@ def launch(
     port: int,
     chosen: Mapping[str, object],
     ready_on_stdout: bool,
+    vllm_options: Sequence[str] = (),
 ) -> None:
     """Serve `store` until a signal.
 
@@ -44,12 +46,18 @@ def launch(
         port: Port to listen on; 0 takes a free one.
         chosen: Settings that go before the environment's.
         ready_on_stdout: Say on stdout, as one JSON document, where the service listens.
+        vllm_options: Words for vLLM, where it is the engine.
 
     Raises:
         typer.BadParameter: An unknown engine, or a setting that is out of range.
         NpsError: The address is taken, or the base cannot be served.
     """
     settings = _settings(chosen)
+    if engine_name == "vllm":
+        _serve_with_vllm(store, base, settings, host=host, port=port, own=vllm_options)
+        return
+    if vllm_options:
+        raise typer.BadParameter(f"--engine {engine_name} takes no options after --")
     engine = _engine(engine_name, store=store, base=base, device=device)
     listener = listen(host, port)
     logs.configure(sys.stderr)
@@ -64,6 +72,26 @@ def _settings(chosen: Mapping[str, object]) -> Settings:
         first = error.errors()[0]
         name = "NPS_" + "_".join(str(part) for part in first["loc"]).upper()
         raise typer.BadParameter(f"{name}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _serve_with_vllm(
+    store: str | os.PathLike[str],
+    base: str | os.PathLike[str] | None,
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    own: Sequence[str],
+) -> None:
+    """Serve with vLLM's own server, which has settings of its own for all else."""
+    from server.engines.vllm.options import Options
+    from server.engines.vllm.serve import serve
+
+    options = Options(os.fspath(store), None if base is None else os.fspath(base))
+    if settings.memory_budget is not None:
+        options = replace(options, max_nbytes=settings.memory_budget)
+    key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    serve(options, host=host, port=port, api_key=key, own=own)
 
 
 def _engine(

@@ -63,7 +63,8 @@ class OneTaskAtATime:
         most = self.max_num_active_reqs
         self.running = [request for request in self.running if request not in absent]
         for name, requests in queues.items():
-            getattr(self, name).remove_requests(requests)
+            if requests:
+                getattr(self, name).remove_requests(requests)
         if self.use_v2_model_runner:  # type: ignore[attr-defined]  # it has a slot for each of them
             self.max_num_active_reqs = most - len(running)
         try:
