@@ -41,7 +41,6 @@ class TaskLLM:
         *,
         base: str | os.PathLike[str] | None = None,
         quantum_s: float = Options.quantum_s,
-        async_scheduling: bool | None = None,
         **options: Any,
     ) -> None:
         """Start the engine.
@@ -50,7 +49,6 @@ class TaskLLM:
             store: The store.
             base: Directory of the base; by default where it was at compression.
             quantum_s: Seconds that one task may keep the model while another waits.
-            async_scheduling: See `engine_arguments`.
             options: Of vLLM's `LLM`.
 
         Raises:
@@ -64,7 +62,7 @@ class TaskLLM:
 
         register()
         own = Options(str(store), None if base is None else str(base), quantum_s)
-        arguments = engine_arguments(own, async_scheduling=async_scheduling)
+        arguments = engine_arguments(own)
         if taken := sorted({*arguments, "model"} & options.keys()):
             raise BadOptionError(f"options {', '.join(taken)} are set by the engine itself")
         self._routes: dict[tuple[str, str], LoRARequest] = {}

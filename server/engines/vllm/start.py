@@ -15,13 +15,11 @@ if TYPE_CHECKING:
 _HERE = "server.engines.vllm"
 
 
-def engine_arguments(options: Options, *, async_scheduling: bool | None = None) -> dict[str, Any]:
+def engine_arguments(options: Options) -> dict[str, Any]:
     """Arguments of vLLM's engine, beside the model and the user's own.
 
     Args:
         options: Of this engine.
-        async_scheduling: Whether vLLM schedules a step while the one before runs; by default on a
-            GPU.
 
     Raises:
         BadOptionError: vLLM runs on something else here than a CPU or a CUDA GPU.
@@ -32,11 +30,10 @@ def engine_arguments(options: Options, *, async_scheduling: bool | None = None) 
             f"the vllm engine does not run on {current_platform.device_name}",
             expected="a CPU or a CUDA GPU",
         )
-    is_async = not is_cpu if async_scheduling is None else async_scheduling
     return {
         "worker_cls": f"{_HERE}.worker.Switching{'Cpu' if is_cpu else 'Gpu'}Worker",
-        "scheduler_cls": f"{_HERE}.scheduler.OneTask{'Async' if is_async else ''}Scheduler",
-        "async_scheduling": is_async,
+        "scheduler_cls": f"{_HERE}.scheduler.OneTask{'' if is_cpu else 'Async'}Scheduler",
+        "async_scheduling": not is_cpu,  # vLLM's CPU backend never schedules ahead
         "enable_lora": True,  # its routing; the worker makes no layers for it
         "max_loras": 1,
         "max_lora_rank": 8,

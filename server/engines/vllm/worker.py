@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 from typing import TYPE_CHECKING, Any
 
+import torch
 from vllm.platforms import current_platform
 from vllm.v1.worker.cpu_worker import CPUWorker
 from vllm.v1.worker.gpu_worker import Worker
@@ -52,6 +54,9 @@ class SwitchingWorker:
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
         if current_platform.is_cpu():
             check_resident(model)
+            # numba's threads are OpenMP's: where it starts more of them than vLLM bound to its
+            # cores, every product of the model waits for threads that share a core.
+            os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
         self._store = Store.open(self._options.store, base=self._options.base)
         self._switcher = TaskSwitcher(
             model,

@@ -22,49 +22,43 @@ pytestmark = [
 def answers(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(request.param)
     make_zoo(root, request.param)
-    made = {}
-    for which in ("waiting", "async") if request.param == "llama" else ("waiting",):
-        command = [sys.executable, "-m", "tests.server.engines.vllm.scenario"]
-        ran = subprocess.run(
-            [*command, root, request.param, which], capture_output=True, text=True, check=False
-        )
-        assert ran.returncode == 0, ran.stderr[-4000:]
-        made |= json.loads((root / f"{which}.json").read_text())
-    return made
+    command = [sys.executable, "-m", "tests.server.engines.vllm.scenario", root, request.param]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    return json.loads((root / "answers.json").read_text())
 
 
-ENGINES = ("switched", "async")
-"""The second schedules a step while the one before runs."""
+@pytest.fixture(scope="module")
+def stock(answers):
+    return answers["stock"]
 
 
-@pytest.fixture(params=ENGINES)
-def switched(request, answers):
-    if request.param not in answers:
-        pytest.skip("once is enough, for one kind of model")
-    return answers[request.param]
+@pytest.fixture(scope="module")
+def switched(answers):
+    return answers["switched"]
 
 
-def test_tasks_differ(answers):
+def test_tasks_differ(stock):
     """Else the rest would say nothing."""
-    seen = [json.dumps(answers["stock"][str(name)]["prompts"]) for name in NAMES]
+    seen = [json.dumps(stock[str(name)]["prompts"]) for name in NAMES]
     assert len(set(seen)) == len(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_task_by_itself(answers, switched, name):
-    assert switched["alone"][str(name)] == answers["stock"][str(name)]["prompts"]
+def test_each_task_by_itself(stock, switched, name):
+    assert switched["alone"][str(name)] == stock[str(name)]["prompts"]
 
 
-def test_one_prompt_under_alternating_tasks(answers, switched):
+def test_one_prompt_under_alternating_tasks(stock, switched):
     """No task sees another's cache, and each finds its own again."""
     for round_, step in enumerate(switched["alternating"]):
-        assert step["tokens"] == answers["stock"][str(step["task"])]["long"]
+        assert step["tokens"] == stock[str(step["task"])]["long"]
         assert step["n_cached"] == (0 if round_ < 3 else 64)
 
 
-def test_interleaved_requests_of_all_tasks(answers, switched):
+def test_interleaved_requests_of_all_tasks(stock, switched):
     for (prompt, name, length), said in zip(mix(), switched["mixed"], strict=True):
-        assert said == answers["stock"][str(name)]["prompts"][prompt][:length]
+        assert said == stock[str(name)]["prompts"][prompt][:length]
 
 
 def test_tasks_took_turns(switched):
@@ -72,6 +66,6 @@ def test_tasks_took_turns(switched):
     assert 20 < switched["statistics"]["n_switches"] < 400
 
 
-def test_the_base_is_bit_identical_after_many_switches(answers):
+def test_the_base_is_bit_identical_after_many_switches(switched):
     assert SWITCHES >= 300
-    assert answers["switched"]["base_is_exact"] is True
+    assert switched["base_is_exact"] is True
