@@ -91,7 +91,7 @@ def test_serving_a_store_until_a_signal(store):
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        (["--engine", "nope"], {}, "expected torch, got 'nope'"),
+        (["--engine", "nope"], {}, "expected torch or vllm, got 'nope'"),
         ([], {"NPS_QUANTUM_S": "-1"}, "NPS_QUANTUM_S: Input should be greater than 0, got '-1'"),
     ],
 )
