@@ -19,13 +19,22 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def answers(request, tmp_path_factory):
-    root = tmp_path_factory.mktemp(request.param)
-    make_zoo(root, request.param)
-    command = [sys.executable, "-m", "tests.server.engines.vllm.scenario", root, request.param]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+def zoo(request, tmp_path_factory):
+    return make_zoo(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="module")
+def answers(zoo):
+    return ask(zoo, "one process")
+
+
+def ask(zoo, which):
+    command = [sys.executable, "-m", "tests.server.engines.vllm.scenario"]
+    ran = subprocess.run(
+        [*command, zoo.root, zoo.kind, which], capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stderr[-4000:]
-    return json.loads((root / "answers.json").read_text())
+    return json.loads((zoo.root / f"{which}.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +78,13 @@ def test_tasks_took_turns(switched):
 def test_the_base_is_bit_identical_after_many_switches(switched):
     assert SWITCHES >= 300
     assert switched["base_is_exact"] is True
+
+
+def test_two_tensor_parallel_processes(zoo, stock):
+    """Each holds its part of every matrix and switches it by itself."""
+    if zoo.kind != "llama":
+        pytest.skip("once is enough")
+    sharded = ask(zoo, "sharded")
+    for name in NAMES:
+        expected = [said[:24] for said in stock[str(name)]["prompts"]]
+        assert sharded[str(name)] == expected
