@@ -140,7 +140,14 @@ def _loaders_replaced(recording: _Recording) -> Iterator[None]:
 def _noting(recording: _Recording, name: str, loader: Callable[..., Any]) -> Callable[..., Any]:
     def load(parameter: Tensor, loaded: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         stand_in = _stand_in(parameter, loader)
-        result = loader(stand_in, loaded, *args, **kwargs)
+        try:
+            result = loader(stand_in, loaded, *args, **kwargs)
+        except Exception as error:
+            raise UnsafeLayoutError(
+                f"parameter {name!r} does not take the weights of its checkpoint any more: it was "
+                f"packed, quantised or derived after loading ({type(error).__name__}: {error})",
+                hint="the vllm engine needs unquantised weights in vLLM's own layout",
+            ) from error
         recording.note(name, stand_in.data)
         return result
 

@@ -24,7 +24,7 @@ WORDS = ["red", "green", "blue", "black", "white", "small", "large", "old", "new
 PROMPTS = [" ".join(WORDS[i % 11] for i in range(n, n + 3 + 2 * n)) for n in range(4)]
 LONG = " ".join(WORDS[(3 * i) % 11] for i in range(80))
 NAMES = (None, *TASKS)
-SWITCHES = 300
+SWITCHES = 1000
 
 
 def sampling(n_tokens: int) -> Any:
