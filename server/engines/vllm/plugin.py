@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from server.engines.vllm.version import check_vllm
+from server.errors import VllmVersionError
+
 
 def register() -> None:
-    """Make known what is asked for by name; once more does no harm, and so does an engine that asks
-    for nothing of it."""
-    from server.engines.vllm.version import check_vllm
+    """Make known what is asked for by name; once more does no harm.
 
-    check_vllm()
-    from server.engines.vllm import cpu_weights
+    vLLM calls it wherever this package is installed, also for engines that ask for nothing of it:
+    a version that it is not made for is left alone.
+    """
+    try:
+        check_vllm()
+    except VllmVersionError:
+        return  # said when an engine of this package is started
+    from vllm.platforms import current_platform
 
-    cpu_weights.register()
+    if current_platform.is_cpu():
+        from server.engines.vllm import cpu_weights
+
+        cpu_weights.register()
