@@ -128,6 +128,15 @@ class Store:
         self._container = newest
         return True
 
+    def snapshot(self) -> Store:
+        """The generation that is shown now, which a later `refresh` leaves as it is."""
+        return Store(self.path, self._container, self.base)
+
+    def content_hash(self, name: str) -> str | None:
+        """Changes whenever anything of the task does; None if there is no such task."""
+        entry = self._container.root.tasks.get(name)
+        return None if entry is None else entry.content_hash
+
     def task(self, name: str) -> Task:
         """Everything about a task but its weights.
 

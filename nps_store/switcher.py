@@ -2,79 +2,33 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from nps_store.bound_model import BoundModel
-from nps_store.switch.cache import Prepared, PreparedTasks
-from nps_store.switch.in_place import InPlace
-from nps_store.switch.resident import ResidentTask
-from nps_store.switch.targets import Targets
+from nps_store.switch.model_switcher import (
+    DEFAULT_MAX_HOST_NBYTES,
+    DEFAULT_MAX_NBYTES,
+    ModelSwitcher,
+    SwitchStatistics,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from concurrent.futures import Future
+    from collections.abc import Iterator
 
     from torch import Tensor, nn
 
     from nps_store.store import Store
     from nps_store.switch.patch import Patch
 
-
-class Bound(Protocol):
-    """A model seen as the base of a store."""
-
-    @property
-    def tensors(self) -> Mapping[str, Tensor]:
-        """What tasks are put into."""
-
-    def pairs(self, name: str) -> Iterator[tuple[Tensor, Patch]]:
-        """Live tensors and what a task does to each; each is disjoint from the others."""
+__all__ = ["SwitchStatistics", "TaskSwitcher"]
 
 
-DEFAULT_MAX_NBYTES = 1 << 30
-DEFAULT_MAX_HOST_NBYTES = 4 << 30
+class _Content(NamedTuple):
+    """A task as it was at some time; one without a hash is not there."""
 
-
-@dataclass(frozen=True)
-class SwitchStatistics:
-    """What a switcher did since it was made.
-
-    Attributes:
-        n_switches: Switches that changed weights.
-        n_hits: Of these, those to a task that was prepared already (or to the base).
-        n_prepared: Tasks read and decoded, some of them again.
-        n_uploaded: Tasks that came back from pinned host memory.
-        n_evicted: Prepared tasks given up for room.
-        prepared_nbytes: Bytes of all prepared tasks on the model's device now.
-        host_nbytes: Bytes of copies in pinned host memory.
-        copies_nbytes: Bytes of the base's values kept for tensors that a task changes densely: it
-            is restored from them, which is faster than from a log of a large part of it.
-        decode_s: Seconds of reading, verifying and decoding.
-        pack_s: Seconds of packing and moving to the device.
-        wait_s: Seconds that switches waited for a preparation.
-        revert_s: Seconds of switches to the base.
-        switch_s: Seconds of switches to a task: the revert of the one before and the apply are one
-            pass.
-    """
-
-    n_switches: int = 0
-    n_hits: int = 0
-    n_prepared: int = 0
-    n_uploaded: int = 0
-    n_evicted: int = 0
-    prepared_nbytes: int = 0
-    host_nbytes: int = 0
-    copies_nbytes: int = 0
-    decode_s: float = 0.0
-    pack_s: float = 0.0
-    wait_s: float = 0.0
-    revert_s: float = 0.0
-    switch_s: float = 0.0
+    name: str
+    content_hash: str | None
 
 
 class TaskSwitcher:
@@ -87,7 +41,7 @@ class TaskSwitcher:
 
     Attributes:
         model: The model.
-        store: The store; a `refresh` of it makes prepared tasks stale.
+        store: The store; after a `refresh` of it, tasks that were replaced are prepared anew.
     """
 
     def __init__(
@@ -97,7 +51,6 @@ class TaskSwitcher:
         *,
         max_nbytes: int = DEFAULT_MAX_NBYTES,
         max_host_nbytes: int = DEFAULT_MAX_HOST_NBYTES,
-        bound: Bound | None = None,
     ) -> None:
         """Find the base's tensors in the model and check that they are the base's.
 
@@ -107,24 +60,20 @@ class TaskSwitcher:
             max_nbytes: Of prepared tasks kept for later on the model's device; the one in place is
                 kept in any case.
             max_host_nbytes: Of copies in pinned host memory, for a model on a GPU.
-            bound: What a task changes in the model, where it does not hold the base's tensors as
-                they are; found by their names by default.
 
         Raises:
             BaseMismatchError: A tensor of the model is not the base's (names the first).
         """
         self.model = model
         self.store = store
-        self._bound = BoundModel(model, store) if bound is None else bound
-        device = next(iter(self._bound.tensors.values())).device
-        self._targets = Targets(self._bound.tensors.values())
-        self._in_place: InPlace[Prepared] = InPlace(device)
-        self._prepared = PreparedTasks(
-            device, max_nbytes=max_nbytes, max_host_nbytes=max_host_nbytes
+        self._bound = BoundModel(model, store)
+        self._switcher: ModelSwitcher[_Content] = ModelSwitcher(
+            self._bound.tensors.values(),
+            self._changes,
+            max_nbytes=max_nbytes,
+            max_host_nbytes=max_host_nbytes,
         )
         self._generation = store.generation
-        self._statistics = SwitchStatistics()
-        self._lock = threading.Lock()
 
     @property
     def current(self) -> str | None:
@@ -133,22 +82,13 @@ class TaskSwitcher:
         Raises:
             WeightsUnsettledError: A failed switch could not be reverted.
         """
-        return _name(self._in_place.current)
+        content = self._switcher.current
+        return None if content is None else content.name
 
     @property
     def statistics(self) -> SwitchStatistics:
         """Counts and seconds so far."""
-        prepared = self._prepared
-        with self._lock:
-            return replace(
-                self._statistics,
-                n_prepared=prepared.n_prepared,
-                n_uploaded=prepared.n_uploaded,
-                n_evicted=prepared.n_evicted,
-                prepared_nbytes=prepared.nbytes,
-                host_nbytes=prepared.host_nbytes,
-                copies_nbytes=self._in_place.copies_nbytes,
-            )
+        return self._switcher.statistics
 
     def switch_(self, name: str | None) -> float:
         """Put a task in place of what is there; all or nothing: a failure leaves the base.
@@ -164,20 +104,7 @@ class TaskSwitcher:
             FormatError: The stored task is damaged; what was in place stays.
             UnsupportedTaskError: It does not fit this model; what was in place stays.
         """
-        if name is None:
-            seconds = self._in_place.to_(None, None)
-            self._count(n_switches=1, n_hits=1, revert_s=seconds)
-            return seconds
-        future, is_hit = self._future(name)
-        start = time.perf_counter()
-        prepared = future.result()
-        waited = time.perf_counter() - start
-        if self._in_place.has(prepared):
-            return 0.0
-        seconds = self._in_place.to_(prepared, prepared.resident)
-        self._count(n_switches=1, n_hits=int(is_hit), wait_s=waited, switch_s=seconds)
-        self._prepared.make_room(self._in_place.has)
-        return seconds
+        return self._switcher.switch_(self._content(name))
 
     @contextmanager
     def using(self, name: str | None) -> Iterator[nn.Module]:
@@ -186,32 +113,18 @@ class TaskSwitcher:
         Other threads' switches wait for that long. The task stays in place afterwards, until
         another is wanted.
         """
-        while True:
-            self.switch_(name)
-            with self._in_place.hold() as current:
-                if _name(current) == name:  # else another thread was faster
-                    yield self.model
-                    return
+        with self._switcher.using(self._content(name)):
+            yield self.model
 
     def prefetch(self, *names: str) -> None:
         """Prepare tasks on another thread; errors are told when they are switched to."""
         for name in names:
-            self._future(name)
-
-    def prepare(self, name: str) -> None:
-        """Have a task ready, so that a switch to it cannot fail for what is stored.
-
-        Raises:
-            TaskNotFoundError: There is no such task.
-            FormatError: The stored task is damaged.
-            UnsupportedTaskError: It does not fit this model.
-        """
-        self._future(name)[0].result()
+            if (content := self._content(name)) is not None:
+                self._switcher.prepare(content)
 
     def close(self) -> None:
         """Revert to the base and end the thread."""
-        self._prepared.close()
-        self._in_place.to_(None, None)
+        self._switcher.close()
 
     def __enter__(self) -> Self:
         return self
@@ -219,28 +132,12 @@ class TaskSwitcher:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
-    def _future(self, name: str) -> tuple[Future[Prepared], bool]:
-        """The prepared task, now or soon, and whether it is there."""
-        with self._lock:
-            if self._generation != self.store.generation:
-                self._prepared.clear()
-                self._generation = self.store.generation
-            return self._prepared.get((name, self._generation), partial(self._load, name))
+    def _content(self, name: str | None) -> _Content | None:
+        """What the store has under a name now; what it had before is forgotten."""
+        if self._generation != self.store.generation:
+            self._generation = self.store.generation
+            self._switcher.keep(lambda key: self.store.content_hash(key.name) == key.content_hash)
+        return None if name is None else _Content(name, self.store.content_hash(name))
 
-    def _load(self, name: str) -> ResidentTask:
-        start = time.perf_counter()
-        pairs = list(self._bound.pairs(name))
-        decoded = time.perf_counter()
-        resident = ResidentTask.of(self._targets, pairs)
-        self._count(decode_s=decoded - start, pack_s=time.perf_counter() - decoded)
-        self._prepared.make_room(self._in_place.has)
-        return resident
-
-    def _count(self, **more: float) -> None:
-        with self._lock:
-            values = {name: getattr(self._statistics, name) + by for name, by in more.items()}
-            self._statistics = replace(self._statistics, **values)
-
-
-def _name(prepared: Prepared | None) -> str | None:
-    return None if prepared is None else prepared.key[0]
+    def _changes(self, content: _Content) -> Iterator[tuple[Tensor, Patch]]:
+        return self._bound.pairs(content.name)

@@ -6,25 +6,26 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from nps_store.switch.resident import ResidentTask
 
     Loader = Callable[[], ResidentTask]
-    Key = tuple[str, int]
+
+Key = TypeVar("Key", bound="Hashable")
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class Prepared(Generic[Key]):
     """A task that is ready to be put in place.
 
     Attributes:
-        key: Its name, and the store's generation that it was asked for in.
+        key: What it was asked for by; another one for another content.
         resident: Its changes, where the model lies.
     """
 
@@ -32,7 +33,7 @@ class Prepared:
     resident: ResidentTask
 
 
-class PreparedTasks:
+class PreparedTasks(Generic[Key]):
     """The most recently used tasks of a model. One thread prepares them, one after the other.
 
     What is on a GPU is given up first, for what is wanted now; what lies in pinned host memory
@@ -57,7 +58,7 @@ class PreparedTasks:
         self._max_host_nbytes = max_host_nbytes if device.type == "cuda" else 0
         # Of its own, so that what is prepared ahead does not wait for the model that runs.
         self._stream = _stream(device)
-        self._tasks: OrderedDict[Key, Future[Prepared]] = OrderedDict()
+        self._tasks: OrderedDict[Key, Future[Prepared[Key]]] = OrderedDict()
         self._on_host: OrderedDict[Key, ResidentTask] = OrderedDict()
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="nps-prepare")
@@ -74,7 +75,7 @@ class PreparedTasks:
         with self._lock:
             return sum(each.nbytes for each in self._on_host.values())
 
-    def get(self, key: Key, load: Loader) -> tuple[Future[Prepared], bool]:
+    def get(self, key: Key, load: Loader) -> tuple[Future[Prepared[Key]], bool]:
         """A task, now or soon, and whether it is there; what failed is tried again."""
         with self._lock:
             future = self._tasks.get(key)
@@ -84,7 +85,7 @@ class PreparedTasks:
             self._tasks.move_to_end(key)
             return future, future.done()
 
-    def make_room(self, in_use: Callable[[Prepared], bool]) -> None:
+    def make_room(self, in_use: Callable[[Prepared[Key]], bool]) -> None:
         """Give up the longest unused tasks beyond the budget, save the last and what is in use."""
         with self._lock:
             ready = self._ready()
@@ -95,17 +96,23 @@ class PreparedTasks:
                     held -= each.resident.nbytes
                     self.n_evicted += 1
 
-    def clear(self) -> None:
-        """Forget all, save what is being prepared; ask for what is new by other keys."""
+    def nbytes_of(self, key: Key) -> int | None:
+        """Resident bytes of a task that is prepared; None if it is not."""
         with self._lock:
-            self._tasks.clear()
-            self._on_host.clear()
+            return next((each.resident.nbytes for each in self._ready() if each.key == key), None)
+
+    def keep(self, is_wanted: Callable[[Key], bool]) -> None:
+        """Forget the others."""
+        with self._lock:
+            for held in (self._tasks, self._on_host):
+                for key in [key for key in held if not is_wanted(key)]:
+                    del held[key]
 
     def close(self) -> None:
         """End the thread."""
         self._worker.shutdown(cancel_futures=True)
 
-    def _prepare(self, key: Key, load: Loader) -> Prepared:
+    def _prepare(self, key: Key, load: Loader) -> Prepared[Key]:
         with self._lock:
             on_host = self._on_host.get(key)
         with torch.cuda.stream(self._stream):
@@ -130,7 +137,7 @@ class PreparedTasks:
                 _, given_up = self._on_host.popitem(last=False)
                 held -= given_up.nbytes
 
-    def _ready(self) -> list[Prepared]:
+    def _ready(self) -> list[Prepared[Key]]:
         """Prepared tasks, the longest unused first."""
         return [
             future.result()
