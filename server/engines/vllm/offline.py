@@ -6,13 +6,16 @@ with TaskLLM("tasks.nps", base="base", max_model_len=4096) as llm:
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Self
 
 from nps_store.checkpoint import Checkpoint
 from nps_store.errors import BadOptionError
 from nps_store.store import Store
+from server.engines.vllm.contents import TaskContent
 from server.engines.vllm.fit import check_fit
 from server.engines.vllm.options import Options
+from server.engines.vllm.states import states_of
 from server.engines.vllm.version import check_vllm
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
 
     Prompts = Sequence[str | dict[str, Any]]
+
+_POLL_S = 0.002
 
 
 class TaskLLM:
@@ -65,7 +70,7 @@ class TaskLLM:
         arguments = engine_arguments(own)
         if taken := sorted({*arguments, "model"} & options.keys()):
             raise BadOptionError(f"options {', '.join(taken)} are set by the engine itself")
-        self._routes: dict[tuple[str, str], LoRARequest] = {}
+        self._routes: dict[TaskContent, LoRARequest] = {}
         self.store = Store.open(store, base=base)
         try:
             self.llm = LLM(str(base_directory(self.store)), **arguments, **options)
@@ -79,19 +84,18 @@ class TaskLLM:
         Raises:
             TaskNotFoundError: There is no such task.
             UnsupportedTaskError: vLLM cannot serve it beside the base (says why).
-            FormatError: The stored task is damaged.
+            TaskQuarantinedError: It is damaged.
         """
         from server.engines.vllm.routing import route_to
 
         self.store.refresh()
-        stored = self.store.task(task)
-        key = (task, stored.content_hash)
-        if key not in self._routes:
+        content = TaskContent(task, self.store.task(task).content_hash)
+        if content not in self._routes:
             check_fit(self.store, task)
-            route = route_to(stored, len(self._routes) + 1)
-            self.llm.llm_engine.add_lora(route)
-            self._routes[key] = route
-        return self._routes[key]
+            self.llm.collective_rpc("hold_task", args=content)
+            self._wait_until_prepared(content)
+            self._routes[content] = route_to(content)
+        return self._routes[content]
 
     def generate(
         self,
@@ -113,6 +117,16 @@ class TaskLLM:
             prompts, sampling_params, lora_request=routes, use_tqdm=False
         )
         return outputs
+
+    def _wait_until_prepared(self, content: TaskContent) -> None:
+        while True:
+            state = states_of(self.llm.collective_rpc("task_states"))[content]
+            if state.error is not None:
+                self.llm.collective_rpc("release_task", args=content)
+                raise state.error
+            if state.state != "loading":
+                return
+            time.sleep(_POLL_S)
 
     def close(self) -> None:
         """End the engine."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from nps_store.errors import BadOptionError
-from nps_store.switcher import DEFAULT_MAX_HOST_NBYTES, DEFAULT_MAX_NBYTES
+from nps_store.switch.model_switcher import DEFAULT_MAX_HOST_NBYTES, DEFAULT_MAX_NBYTES
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

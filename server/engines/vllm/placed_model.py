@@ -32,7 +32,6 @@ class PlacedModel:
         Raises:
             UnsafeLayoutError: Tasks cannot be put into this model (names a parameter).
         """
-        self._store = store
         self.layout = record_layout(model, {each.name: each.shape for each in store.base_tensors})
         self.layout.check(store.base.tensor)
         self._held_as_one = self.layout.held_as_one()
@@ -42,24 +41,28 @@ class PlacedModel:
         """The model's parameters."""
         return self.layout.parameters
 
-    def pairs(self, name: str) -> Iterator[tuple[Tensor, Patch]]:
+    def pairs(self, store: Store, name: str) -> Iterator[tuple[Tensor, Patch]]:
         """What a task does to the model, for `ResidentTask.of`.
+
+        Args:
+            store: A generation that has the task, of the store that the model was bound to.
+            name: The task.
 
         Raises:
             TaskNotFoundError: There is no such task.
             FormatError: The stored task is damaged.
             UnsupportedTaskError: It does not fit this model.
         """
-        task = self._store.task(name)
+        task = store.task(name)
         patches: dict[str, Patch] = {}
-        for change in self._store.changes(name):
+        for change in store.changes(name):
             if change.patch is not None or change.rows is not None:
                 base, patch = self._checked(task, change)
                 patches[base] = patch
         for group in self._held_as_one:
             changed = [each for each in group if each in patches]
             if changed:
-                self._check_equal(task, group)
+                _check_equal(store, task, group)
             for each in changed[1:]:
                 del patches[each]
         yield from placed(self.layout, patches.items())
@@ -86,17 +89,18 @@ class PlacedModel:
                 )
         return change.base, change.patch
 
-    def _check_equal(self, task: Task, group: tuple[str, ...]) -> None:
-        """Tensors that the model holds as one must be equal in the task."""
-        name = task.name
-        changes = [*self._store.unchanged(name), *self._store.changes(name)]
-        hashes = {
-            tensor_hash(self._store.resolve(change, task.directory))
-            for change in changes
-            if change.base in group
-        }
-        if len(hashes) > 1:
-            raise UnsupportedTaskError(
-                f"task {name!r} has other values in {group[0]!r} than in {group[1]!r}; the model "
-                "holds them as one tensor"
-            )
+
+def _check_equal(store: Store, task: Task, group: tuple[str, ...]) -> None:
+    """Tensors that the model holds as one must be equal in the task."""
+    name = task.name
+    changes = [*store.unchanged(name), *store.changes(name)]
+    hashes = {
+        tensor_hash(store.resolve(change, task.directory))
+        for change in changes
+        if change.base in group
+    }
+    if len(hashes) > 1:
+        raise UnsupportedTaskError(
+            f"task {name!r} has other values in {group[0]!r} than in {group[1]!r}; the model "
+            "holds them as one tensor"
+        )

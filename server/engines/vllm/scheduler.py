@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.request_queue import create_request_queue
 from vllm.v1.core.sched.scheduler import Scheduler
 
+from server.engines.vllm.failed_step import FailedStep, finish_failed, tell
 from server.engines.vllm.options import Options
+from server.engines.vllm.queues import QueueByTask
+from server.engines.vllm.routing import announce, task_of
 from server.engines.vllm.time_slices import TimeSlices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from vllm.v1.core.sched.output import SchedulerOutput
-    from vllm.v1.request import Request
+    from vllm.v1.engine import EngineCoreOutputs
+    from vllm.v1.outputs import ModelRunnerOutput
 
-    Task = tuple[str, str] | None
+    from server.engines.vllm.contents import TaskContent
 
 
 class OneTaskAtATime:
@@ -33,62 +39,62 @@ class OneTaskAtATime:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         quantum_s = Options.of(self.vllm_config).quantum_s  # type: ignore[attr-defined]
-        self._turns: TimeSlices[Task] = TimeSlices(quantum_s, time.monotonic)
+        self._turns: TimeSlices[TaskContent | None] = TimeSlices(quantum_s, time.monotonic)
+        make = partial(create_request_queue, self.policy)  # type: ignore[attr-defined]
+        self.waiting, self.kv_holding_waiting = QueueByTask(make), QueueByTask(make)
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """The next step, of the task whose turn it is."""
-        task = self._turns.turn(map(_task, self._requests()))
-        hidden = [request for request in self._requests() if _task(request) != task]
-        with self._without(hidden):
+        waiting = chain(self.kv_holding_waiting.tasks, self.waiting.tasks)
+        task = self._turns.turn(chain(map(task_of, self.running), waiting))
+        with self._only(task):
             output: SchedulerOutput = super().schedule(*args, **kwargs)  # type: ignore[misc]
-        if hidden and not output.total_num_scheduled_tokens:
+        is_idle = not output.total_num_scheduled_tokens and self._turns.following != task
+        if is_idle and not self._make_room(task):
             self._turns.end_turn()
-            if any(_task(request) == task for request in self.waiting):
-                self._make_room(task)
+        announce(output, self._turns.following)
         return output
 
-    def _requests(self) -> Iterator[Request]:
-        """All requests that a step could be of, by their order in the queues."""
-        return chain(self.running, self.kv_holding_waiting, self.waiting)
+    def update_from_output(
+        self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
+    ) -> dict[int, EngineCoreOutputs]:
+        """What came of a step; one whose task could not be put in place ends that task's
+        requests."""
+        is_failed = isinstance(model_runner_output, FailedStep)
+        finished = finish_failed(self, model_runner_output.failed) if is_failed else []
+        outputs: dict[int, EngineCoreOutputs] = super().update_from_output(  # type: ignore[misc]
+            scheduler_output, model_runner_output
+        )
+        tell(outputs, finished)
+        return outputs
 
     @contextmanager
-    def _without(self, hidden: Sequence[Request]) -> Iterator[None]:
-        """Hide some requests; their order among themselves stays, which is all that counts."""
-        absent = set(hidden)
-        running = [request for request in self.running if request in absent]
-        queues = {
-            name: [request for request in getattr(self, name) if request in absent]
-            for name in ("waiting", "kv_holding_waiting")
-        }
+    def _only(self, task: TaskContent | None) -> Iterator[None]:
+        """Hide all other requests; their order among themselves stays."""
+        hidden = [request for request in self.running if task_of(request) != task]
         most = self.max_num_active_reqs
-        self.running = [request for request in self.running if request not in absent]
-        for name, requests in queues.items():
-            if requests:
-                getattr(self, name).remove_requests(requests)
+        self.running = [request for request in self.running if task_of(request) == task]
         if self.use_v2_model_runner:  # type: ignore[attr-defined]  # it has a slot for each of them
-            self.max_num_active_reqs = most - len(running)
+            self.max_num_active_reqs = most - len(hidden)
         try:
-            yield
+            with self.waiting.only(task), self.kv_holding_waiting.only(task):
+                yield
         finally:
             self.max_num_active_reqs = most
-            self.running += running
-            for name, requests in queues.items():
-                for request in requests:
-                    getattr(self, name).add_request(request)
+            self.running += hidden
 
-    def _make_room(self, task: Task) -> None:
-        """Preempt the last request of another task, whose cache leaves no room for this one's."""
-        for request in reversed(self.running):
-            if _task(request) != task:
-                self.running.remove(request)
-                self._preempt_request(request, time.monotonic())  # type: ignore[attr-defined]
-                return
-
-
-def _task(request: Request) -> Task:
-    """What a request is routed to, by name and content; None for the base."""
-    route = request.lora_request
-    return None if route is None else (route.lora_name, route.lora_path)
+    def _make_room(self, task: TaskContent | None) -> bool:
+        """Preempt another task's request, where these leave no room for any of this task's; says
+        whether there was one."""
+        with self.waiting.only(task):
+            first = self.waiting.peek_request() if self.waiting else None
+        if first is None or self._is_blocked_waiting_status(first.status):  # type: ignore[attr-defined]
+            return False
+        tasks = [task_of(request) for request in self.running]
+        if task in tasks or not tasks:
+            return False
+        self._preempt_request(self.running.pop(), time.monotonic())  # type: ignore[attr-defined]
+        return True
 
 
 class OneTaskScheduler(OneTaskAtATime, Scheduler):

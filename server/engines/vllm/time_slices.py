@@ -34,6 +34,11 @@ class TimeSlices(Generic[Key]):
         """Whoever's turn it is cannot use it; the next one comes, if there is another."""
         self._is_over = True
 
+    @property
+    def following(self) -> Key | None:
+        """Whose turn comes after this one; the same one's if nobody waits."""
+        return self._ring[1 % len(self._ring)] if self._ring else None
+
     def turn(self, waiting: Iterable[Key]) -> Key | None:
         """Whose step the next one is; None if nobody has work.
 

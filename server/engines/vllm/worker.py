@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import copy
-import os
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
+from vllm.distributed.parallel_state import get_tp_group
 from vllm.platforms import current_platform
 from vllm.v1.worker.cpu_worker import CPUWorker
 from vllm.v1.worker.gpu_worker import Worker
 
-from nps_store.errors import TaskNotFoundError
-from nps_store.store import Store
-from nps_store.switcher import TaskSwitcher
+from server.engines.vllm.contents import TaskContent
 from server.engines.vllm.cpu_weights import check_resident
+from server.engines.vllm.failed_step import FailedStep, without_requests
 from server.engines.vllm.options import Options, check_config
-from server.engines.vllm.placed_model import PlacedModel
-from server.engines.vllm.routing import TaskContent, target_of
+from server.engines.vllm.residency import Residency
+from server.engines.vllm.routing import next_task, target_of
 from server.errors import EngineFailedError
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.lora.request import LoRARequest
-    from vllm.v1.core.sched.output import SchedulerOutput
+    from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
+
+logger = logging.getLogger(__name__)
 
 
 class SwitchingWorker:
-    """What is added to a worker of vLLM, whichever it is."""
+    """What is added to a worker of vLLM, whichever it is.
+
+    The methods from `hold_task` on are called by name, through vLLM's `collective_rpc`.
+    """
 
     def __init__(self, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> None:
         """A worker without LoRA layers: of LoRA only the routing is used.
@@ -40,8 +45,7 @@ class SwitchingWorker:
         own = copy.copy(vllm_config)  # the scheduler may share the original, and needs its routing
         own.lora_config = None
         self._task_of: dict[str, TaskContent | None] = {}
-        self._in_place: TaskContent | None = None
-        self._routes: dict[int, LoRARequest] = {}
+        self._failed_step: FailedStep | None = None
         super().__init__(own, *args, **kwargs)
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
@@ -54,100 +58,97 @@ class SwitchingWorker:
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
         if current_platform.is_cpu():
             check_resident(model)
-            # numba's threads are OpenMP's: where it starts more of them than vLLM bound to its
-            # cores, every product of the model waits for threads that share a core.
-            os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
-        self._store = Store.open(self._options.store, base=self._options.base)
-        self._switcher = TaskSwitcher(
-            model,
-            self._store,
-            max_nbytes=self._options.max_nbytes,
-            max_host_nbytes=self._options.max_host_nbytes,
-            bound=PlacedModel(model, self._store),
-        )
+        self._residency = Residency(model, self._options)
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> Any:  # noqa: ANN401 (vLLM's union)
-        """One step, with the weights of its task."""
-        for request_id in scheduler_output.finished_req_ids:
-            self._task_of.pop(request_id, None)
-        for request in scheduler_output.scheduled_new_reqs:
-            self._task_of[request.req_id] = target_of(request.lora_request)
-            request.lora_request = None  # else the runner would look for its layers
-        wanted = {self._task_of[request_id] for request_id in scheduler_output.num_scheduled_tokens}
-        if len(wanted) > 1:
-            names = sorted(str(task and task.name) for task in wanted)
-            raise EngineFailedError(f"one step is of several tasks: {', '.join(names)}")
-        for task in wanted:
-            self._put_in_place(task)
+        """One step, with the weights of its task; none, if they cannot be put in place."""
+        task = self._task_of_step(scheduler_output)
+        if scheduler_output.num_scheduled_tokens and not self._is_put_in_place(task):
+            super().execute_model(without_requests(scheduler_output))  # type: ignore[misc]
+            self._failed_step = FailedStep([], {}, failed=task)
+            return None  # as after any step: `sample_tokens` has its output
+        if (following := next_task(scheduler_output)) is not None:
+            self._residency.prefetch(following)
         return super().execute_model(scheduler_output)  # type: ignore[misc]
 
+    def sample_tokens(self, grammar_output: GrammarOutput | None) -> Any:  # noqa: ANN401 (vLLM's union)
+        """The output of the last step."""
+        failed, self._failed_step = self._failed_step, None
+        return failed or super().sample_tokens(grammar_output)  # type: ignore[misc]
+
     def add_lora(self, lora_request: LoRARequest) -> bool:
-        """Prepare a task, so that what is wrong with it is known before a request is accepted.
-
-        Raises:
-            TaskNotFoundError: The store has no such task, or not with this content.
-            FormatError: The stored task is damaged.
-            UnsupportedTaskError: It does not fit the base as vLLM runs it.
-        """
-        task = target_of(lora_request)
-        if task is not None:
-            self._check_content(task)
-            self._switcher.prepare(task.name)
-        self._routes[lora_request.lora_int_id] = lora_request
-        return True
-
-    def remove_lora(self, lora_id: int) -> bool:
-        """Forget a task; it must have no requests in flight."""
-        return self._routes.pop(lora_id, None) is not None
-
-    def list_loras(self) -> set[int]:
-        """Numbers of the tasks that were added."""
-        return set(self._routes)
-
-    def pin_lora(self, lora_id: int) -> bool:
-        """Tasks cannot be pinned: they leave memory by their last use alone."""
-        return lora_id in self._routes
-
-    def task_in_place(self) -> str | None:
-        """Whose weights the model holds; None for the base."""
-        return self._switcher.current
-
-    def switch_statistics(self) -> dict[str, float]:
-        """What the switcher did so far."""
-        return dict(vars(self._switcher.statistics))
-
-    def put_base_in_place(self) -> None:
-        """For a look at the weights between requests."""
-        self._switcher.switch_(None)
+        """Refuse adapters, which vLLM would otherwise be asked to load."""
+        raise ValueError(f"{lora_request.lora_name!r} is a LoRA adapter; this engine serves tasks")
 
     def shutdown(self) -> None:
         """End the thread that prepares tasks."""
-        if hasattr(self, "_switcher"):
-            self._switcher.close()
-            self._store.close()
+        if hasattr(self, "_residency"):
+            self._residency.close()
         super().shutdown()  # type: ignore[misc]
 
-    def _put_in_place(self, task: TaskContent | None) -> None:
-        name = None if task is None else task.name
-        if task == self._in_place and name == self._switcher.current:
-            return
-        if task is not None:
-            self._check_content(task)
-        self._switcher.switch_(name)
-        self._in_place = task
+    def hold_task(self, name: str, content_hash: str) -> None:
+        """Begin to prepare a task that requests may come for."""
+        self._residency.hold(TaskContent(name, content_hash))
 
-    def _check_content(self, task: TaskContent) -> None:
-        """The task as the request knew it is the one that the store shows, or will after a look."""
-        for is_fresh in (False, True):
-            if is_fresh:
-                self._store.refresh()
-            has = task.name in self._store.tasks
-            if has and self._store.task(task.name).content_hash == task.content_hash:
-                return
-        raise TaskNotFoundError(
-            f"the store has no task {task.name!r} with the content that was asked for",
-            path=self._store.path,
-        )
+    def release_task(self, name: str, content_hash: str) -> None:
+        """Undo one `hold_task`, when none of its requests is in flight."""
+        self._residency.release(TaskContent(name, content_hash))
+
+    def pin_task(self, name: str, content_hash: str, is_pinned: bool) -> None:
+        """Keep a task in memory, or no longer."""
+        self._residency.pin(TaskContent(name, content_hash), is_pinned=is_pinned)
+
+    def withdraw_task(self, name: str, is_withdrawn: bool) -> None:
+        """Note that a task of the store shall not be served, or shall again."""
+        withdrawn = self._residency.withdrawn
+        (withdrawn.add if is_withdrawn else withdrawn.discard)(name)
+
+    def task_states(self) -> dict[str, Any]:
+        """All held tasks, and the names of those that are withdrawn."""
+        return {
+            "withdrawn": sorted(self._residency.withdrawn),
+            "tasks": self._residency.states(),
+        }
+
+    def task_statistics(self) -> dict[str, Any]:
+        """What switches took so far."""
+        return self._residency.statistics()
+
+    def put_base_in_place(self) -> None:
+        """For a look at the weights between requests."""
+        self._residency.switch_(None)
+
+    def _task_of_step(self, step: SchedulerOutput) -> TaskContent | None:
+        for request_id in step.finished_req_ids:
+            self._task_of.pop(request_id, None)
+        for request in step.scheduled_new_reqs:
+            self._task_of[request.req_id] = target_of(request.lora_request)
+            request.lora_request = None  # else the runner would look for its layers
+        wanted = {self._task_of[request_id] for request_id in step.num_scheduled_tokens}
+        if len(wanted) > 1:
+            names = sorted(str(task and task.name) for task in wanted)
+            raise EngineFailedError(f"one step is of several tasks: {', '.join(names)}")
+        return wanted.pop() if wanted else None
+
+    def _is_put_in_place(self, task: TaskContent | None) -> bool:
+        """Switch, if need be; all processes of a model have the task in place, or none has."""
+        if task == self._residency.current:
+            return True
+        error = self._residency.switch_(task)
+        if task is not None and self._is_true_anywhere(error is not None):
+            error = error or EngineFailedError("another process could not put it in place")
+            self._residency.fail(task, error)
+            logger.error("task %r cannot be put in place: %s", task.name, error)
+            return False
+        return True
+
+    def _is_true_anywhere(self, is_true: bool) -> bool:
+        group = get_tp_group()
+        if group.world_size == 1:
+            return is_true
+        flag = torch.tensor(int(is_true))
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group.cpu_group)
+        return bool(flag)
 
 
 class SwitchingCpuWorker(SwitchingWorker, CPUWorker):

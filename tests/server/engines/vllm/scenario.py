@@ -78,7 +78,7 @@ def of_switched(zoo: Zoo) -> dict[str, Any]:
                 task=[name for _, name, _ in requests],
             )
         )
-        made["statistics"] = ask(llm, "switch_statistics")
+        made["statistics"] = ask(llm, "task_statistics")
         made["base_is_exact"] = after_random_switches(llm)
         return made
 
@@ -102,13 +102,17 @@ def after_random_switches(llm: TaskLLM) -> bool:
     """Whether the base is bit-identical after many switches, asked of the worker itself."""
     import torch
 
+    from server.engines.vllm.routing import target_of
+
     core = llm.llm.llm_engine.engine_core.engine_core
     worker = core.model_executor.driver_worker.worker
     worker.put_base_in_place()
     before = {name: p.clone() for name, p in worker.model_runner.get_model().named_parameters()}
+    contents = [None, *(target_of(llm.route(name)) for name in TASKS)]
     rng = np.random.default_rng(1)
     for _ in range(SWITCHES):
-        worker._switcher.switch_(NAMES[rng.integers(len(NAMES))])
+        error = worker._residency.switch_(contents[rng.integers(len(contents))])
+        assert error is None
     worker.put_base_in_place()
     now = dict(worker.model_runner.get_model().named_parameters())
     return all(
