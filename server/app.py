@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from server.engines import Engine
     from server.settings import Settings
 
-_NO_ADMIN_KEY = (
+NO_ADMIN_KEY = (
     "the admin routes are off: start the server with --admin-key or NPS_ADMIN_KEY to use them"
 )
 
@@ -65,7 +65,7 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
     app.state.service = service
     errors.install(app)
     client = [Depends(require_key(settings.api_key))]
-    operator = [Depends(require_key(settings.admin_key, absent=_NO_ADMIN_KEY))]
+    operator = [Depends(require_key(settings.admin_key, absent=NO_ADMIN_KEY))]
     app.include_router(health_routes(service))
     app.include_router(classify_routes(service), dependencies=client)
     app.include_router(embedding_routes(service), dependencies=client)

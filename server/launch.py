@@ -54,6 +54,8 @@ def launch(
     """
     settings = _settings(chosen)
     if engine_name == "vllm":
+        if ready_on_stdout:
+            raise typer.BadParameter("--engine vllm says when it is ready at /ready, not --json")
         _serve_with_vllm(store, base, settings, host=host, port=port, own=vllm_options)
         return
     if vllm_options:
@@ -90,8 +92,12 @@ def _serve_with_vllm(
     options = Options(os.fspath(store), None if base is None else os.fspath(base))
     if settings.memory_budget is not None:
         options = replace(options, max_nbytes=settings.memory_budget)
+    if "quantum_s" in settings.model_fields_set:
+        options = replace(options, quantum_s=settings.quantum_s)
+    secret = settings.admin_key
+    environment = {} if secret is None else {"NPS_ADMIN_KEY": secret.get_secret_value()}
     key = None if settings.api_key is None else settings.api_key.get_secret_value()
-    serve(options, host=host, port=port, api_key=key, own=own)
+    serve(options, host=host, port=port, api_key=key, environment=environment, own=own)
 
 
 def _engine(

@@ -96,8 +96,13 @@ async def answer_nps_error(request: Request, error: Exception) -> JSONResponse:
     """Answer an error of the product's tree."""
     if not isinstance(error, NpsError):
         raise error
-    shape = appearance(error)
     request.state.trace.error = error.id
+    return nps_error_response(error)
+
+
+def nps_error_response(error: NpsError) -> JSONResponse:
+    """The response that tells of an error of the product's tree."""
+    shape = appearance(error)
     retry_after_s = getattr(error, "retry_after_s", None)
     return error_response(
         shape.status,
@@ -132,6 +137,13 @@ async def answer_http_exception(request: Request, error: Exception) -> JSONRespo
     """Answer what the framework refuses: unknown routes, methods, keys and sizes."""
     if not isinstance(error, HTTPException):
         raise error
+    code, response = http_exception_response(request, error)
+    request.state.trace.error = code
+    return response
+
+
+def http_exception_response(request: Request, error: HTTPException) -> tuple[str, JSONResponse]:
+    """The code and the response of what the framework refuses."""
     message = error.detail
     if error.status_code == 404 and message == "Not Found":
         message = f"no such route: {request.url.path}"
@@ -140,8 +152,7 @@ async def answer_http_exception(request: Request, error: Exception) -> JSONRespo
     code = {401: "invalid_api_key", 403: "admin_forbidden", 413: "body_too_large"}.get(
         error.status_code, f"http_{error.status_code}"
     )
-    request.state.trace.error = code
-    return error_response(error.status_code, message, code=code, headers=error.headers)
+    return code, error_response(error.status_code, message, code=code, headers=error.headers)
 
 
 def install(app: FastAPI) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-CONTEXT = 256
+CONTEXT = 1024
 TASKS = {"second": 2, "fifth": 5, "lossless": 8}
 """Which of the following words mostly follows a word, by task; after the base it is the first."""
 

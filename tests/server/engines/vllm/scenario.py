@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tests.server.engines.vllm.models import TASKS, Zoo
+from tests.server.engines.vllm.models import CONTEXT, TASKS, Zoo
 
 if TYPE_CHECKING:
     from server.engines.vllm.offline import TaskLLM
 
 SIZE = {
-    "dtype": "float32", "enforce_eager": True, "max_model_len": 192, "max_num_seqs": 16,
+    "dtype": "float32", "enforce_eager": True, "max_model_len": CONTEXT, "max_num_seqs": 16,
     "kv_cache_memory_bytes": 32 << 20, "block_size": 32, "enable_prefix_caching": True, "seed": 0,
 }  # fmt: skip
 WORDS = ["red", "green", "blue", "black", "white", "small", "large", "old", "new", "hot", "cold"]
@@ -132,11 +132,12 @@ def main(root: str, kind: str, which: str) -> None:
     """The engine that loads numba is the last of its process: vLLM's CPU backend looks into every
     loaded module when it starts, and stumbles over llvmlite's."""
     zoo = Zoo(Path(root), kind)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if which == "sharded":
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "0|0"
         made = of_sharded(zoo)
+    elif which == "stock":
+        made = of_stock(zoo)
     else:
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         made = {"stock": of_stock(zoo), "switched": of_switched(zoo)}
     (zoo.root / f"{which}.json").write_text(json.dumps(made))
 

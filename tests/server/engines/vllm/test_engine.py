@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
 
-from tests.server.engines.vllm.models import KINDS, make_zoo
+from tests.server.engines.vllm.running import ask
 from tests.server.engines.vllm.scenario import NAMES, SWITCHES, mix
 
 pytestmark = [
@@ -18,23 +16,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def zoo(request, tmp_path_factory):
-    return make_zoo(tmp_path_factory.mktemp(request.param), request.param)
-
-
 @pytest.fixture(scope="module")
 def answers(zoo):
     return ask(zoo, "one process")
-
-
-def ask(zoo, which):
-    command = [sys.executable, "-m", "tests.server.engines.vllm.scenario"]
-    ran = subprocess.run(
-        [*command, zoo.root, zoo.kind, which], capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr[-4000:]
-    return json.loads((zoo.root / f"{which}.json").read_text())
 
 
 @pytest.fixture(scope="module")
