@@ -24,8 +24,13 @@ LARGE = Size(vocab=128256, context=2048, hidden=4096, layers=32, heads=32, kv_he
 
 def make_pair(folder: Path, size: Size, *, device: str = "cpu") -> int:
     """Write `base` and `fine-tune` below a folder in bf16; returns the number of parameters."""
-    _make(folder / "base", size, noise=0.0, device=device)
+    make_base(folder / "base", size, device=device)
     return _make(folder / "fine-tune", size, noise=NOISE, device=device)
+
+
+def make_base(folder: Path, size: Size, *, device: str = "cpu") -> int:
+    """Write the base alone; returns the number of parameters."""
+    return _make(folder, size, noise=0.0, device=device)
 
 
 def _make(folder: Path, size: Size, *, noise: float, device: str) -> int:

@@ -23,9 +23,11 @@ from formats.index import BaseTensor
 from formats.records import SparseLevels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from formats.files import FileRef
 
 SHAPES = [(1536, 1536), (384, 1536), (5376, 1536), (1536,)] * 72
 RATE = 0.005
@@ -85,18 +87,32 @@ def write_tasks(
     with ContainerWriter.create(path) as writer:
         writer.set_base(storage="external", tensors=base)
         for name in names:
-            with writer.begin_task(name, dither=name) as task:
-                for index, tensor in enumerate(base):
-                    seed = dither.tensor_seed(name, tensor.name)
-                    positions = _positions(rng, tensor.numel, rate, seed)
-                    levels = rng.choice(np.array([-1, 1], np.int8), positions.size)
-                    one = np.ones(1, np.float32)
-                    record = SparseLevels(tensor.numel, positions, levels, one, seed)
-                    task.add(tensor.name, dtype="BF16", shape=tensor.shape, base=index,
-                             record=record)  # fmt: skip
-                task.finish()
+            write_task(writer, name, base, rate, rng)
         writer.commit()
     return path
+
+
+def write_task(
+    writer: ContainerWriter,
+    name: str,
+    base: Sequence[BaseTensor],
+    rate: float,
+    rng: np.random.Generator,
+    *,
+    scale: float = 1.0,
+    files: Mapping[str, FileRef] | None = None,
+) -> None:
+    """One task of random signs; not committed."""
+    with writer.begin_task(name, dither=name) as task:
+        for index, tensor in enumerate(base):
+            seed = dither.tensor_seed(name, tensor.name)
+            positions = _positions(rng, tensor.numel, rate, seed)
+            levels = rng.choice(np.array([-1, 1], np.int8), positions.size)
+            scales = np.full(1, scale, np.float32)
+            record = SparseLevels(tensor.numel, positions, levels, scales, seed)
+            task.add(tensor.name, dtype=tensor.dtype, shape=tensor.shape, base=index,
+                     record=record)  # fmt: skip
+        task.finish(files=dict(files or {}))
 
 
 def _positions(rng: np.random.Generator, numel: int, rate: float, seed: int) -> NDArray[np.int64]:

@@ -72,10 +72,11 @@ class OneTaskAtATime:
     def _only(self, task: TaskContent | None) -> Iterator[None]:
         """Hide all other requests; their order among themselves stays."""
         hidden = [request for request in self.running if task_of(request) != task]
-        most = self.max_num_active_reqs
+        most = self.max_num_active_reqs  # of a task: hidden ones take no place in its batch
         self.running = [request for request in self.running if task_of(request) == task]
         if self.use_v2_model_runner:  # type: ignore[attr-defined]  # it has a slot for each of them
-            self.max_num_active_reqs = most - len(hidden)
+            slots = self.max_num_running_reqs - len(hidden)  # type: ignore[attr-defined]
+            self.max_num_active_reqs = min(most, slots)
         try:
             with self.waiting.only(task), self.kv_holding_waiting.only(task):
                 yield

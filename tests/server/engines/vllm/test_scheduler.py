@@ -29,8 +29,10 @@ def config(zoo_of):
 
     register()
     arguments = engine_arguments(Options("unused"))
-    size = {"block_size": BLOCK, "max_num_seqs": SEQUENCES, "max_model_len": LENGTH,
-            "kv_cache_memory_bytes": 1 << 20, "dtype": "float32", "enforce_eager": True}  # fmt: skip
+    size = {
+        "block_size": BLOCK, "max_num_seqs": SEQUENCES, "max_model_len": LENGTH,
+        "kv_cache_memory_bytes": 1 << 20, "dtype": "float32", "enforce_eager": True,
+    }  # fmt: skip
     return EngineArgs(str(zoo_of("llama").base), **arguments, **size).create_engine_config()
 
 
