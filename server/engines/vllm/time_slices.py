@@ -13,8 +13,9 @@ Key = TypeVar("Key")
 class TimeSlices(Generic[Key]):
     """The ring of the tasks that have work, and whose turn it is.
 
-    A task that has work waits at most a quantum for each of the others, and one step more, since
-    only between steps can the turn change.
+    A task that has work waits at most a quantum for each of the others, and one step more: only
+    between steps can the turn change, and it does before a step that would end after the quantum,
+    if that takes as long as the last one. A turn is of one step at least.
     """
 
     def __init__(self, quantum_s: float, clock: Callable[[], float]) -> None:
@@ -27,7 +28,7 @@ class TimeSlices(Generic[Key]):
         self._quantum_s = quantum_s
         self._clock = clock
         self._ring: list[Key] = []
-        self._since = 0.0
+        self._since = self._last = clock()
         self._is_over = False
 
     def end_turn(self) -> None:
@@ -47,12 +48,14 @@ class TimeSlices(Generic[Key]):
         """
         at_work = dict.fromkeys(waiting)
         before = self._ring[:1]
-        is_over = self._is_over or self._clock() - self._since >= self._quantum_s
+        now = self._clock()
+        step_s = now - self._last
+        is_over = self._is_over or now - self._since + step_s > self._quantum_s
         ring = [key for key in self._ring if key in at_work]
         ring += [key for key in at_work if key not in ring]
         if is_over and ring[:1] == before:
             ring = ring[1:] + ring[:1]
         if is_over or ring[:1] != before:
-            self._since = self._clock()
-        self._ring, self._is_over = ring, False
+            self._since = now
+        self._ring, self._is_over, self._last = ring, False, now
         return ring[0] if ring else None
