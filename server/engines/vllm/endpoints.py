@@ -117,7 +117,7 @@ async def _metrics(request: Request) -> Response:
     """Answer vLLM's metrics and this engine's, in Prometheus' text format."""
     from vllm.v1.metrics.prometheus import get_prometheus_registry
 
-    switches = await _tasks(request).statistics()
+    switches = await _tasks(request).workers.statistics()
     page = exposition(get_prometheus_registry(), switches)
     return Response(page, media_type=CONTENT_TYPE_LATEST)
 

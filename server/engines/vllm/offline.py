@@ -15,8 +15,8 @@ from nps_store.store import Store
 from server.engines.vllm.contents import TaskContent
 from server.engines.vllm.fit import check_fit
 from server.engines.vllm.options import Options
-from server.engines.vllm.states import states_of
 from server.engines.vllm.version import check_vllm
+from server.engines.vllm.workers import states_of
 
 if TYPE_CHECKING:
     import os

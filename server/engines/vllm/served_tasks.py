@@ -10,13 +10,13 @@ import asyncio
 import logging
 from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nps_store.errors import UnsupportedTaskError
 from server.engines.vllm.contents import TaskContent
 from server.engines.vllm.fit import check_fit
 from server.engines.vllm.routing import route_to
-from server.engines.vllm.states import TaskState, states_of, withdrawn
+from server.engines.vllm.workers import TaskState, Workers, WorkersView
 from server.errors import ModelNotFoundError, TaskQuarantinedError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class ServedTasks:
 
     Attributes:
         store: What this process last saw of the file.
+        workers: Of the engine.
         n_in_flight: Requests by content.
     """
 
@@ -55,23 +56,20 @@ class ServedTasks:
         """
         self.store = store
         self.n_in_flight: Counter[TaskContent] = Counter()
-        self._engine = engine
+        self.workers = Workers(engine)
         self._routes = routes
         self._now: dict[str, TaskContent] = {}
         self._draining: set[TaskContent] = set()
         self._unfit: dict[TaskContent, NpsError] = {}
-        self._states: dict[TaskContent, TaskState] = {}
-        self._withdrawn: set[str] = set()
-        self._lock = asyncio.Lock()
+        self._view = WorkersView(frozenset(), {})
+        self._lock, self._look = asyncio.Lock(), asyncio.Lock()
 
     async def sync(self) -> bool:
         """Look at the file and at the workers; returns True if tasks came or went."""
         async with self._lock:
             await asyncio.to_thread(self.store.refresh)
-            replies = await self._ask("task_states")
-            self._states = states_of(replies)
-            self._withdrawn = withdrawn(replies)
-            names = [name for name in self.store.tasks if name not in self._withdrawn]
+            self._view = await self.workers.view()
+            names = [name for name in self.store.tasks if name not in self._view.withdrawn]
             wanted = {name: TaskContent(name, str(self.store.content_hash(name))) for name in names}
             gone = [content for name, content in self._now.items() if wanted.get(name) != content]
             new = [content for content in wanted.values() if content not in self._now.values()]
@@ -80,15 +78,17 @@ class ServedTasks:
             for content in gone:
                 self._stop_offering(content)
             if new:
-                self._states = states_of(await self._ask("task_states"))
+                self._view = await self.workers.view()
             await self._release_drained()
         return bool(new or gone)
 
     async def settled(self, content: TaskContent) -> TaskState:
         """What has become of an offered or draining content, once it is not loading any more."""
         while self.state(content).state == "loading":
-            await asyncio.sleep(_POLL_S)
-            self._states = states_of(await self._ask("task_states"))
+            async with self._look:  # one asks, however many wait
+                if self.state(content).state == "loading":
+                    await asyncio.sleep(_POLL_S)
+                    self._view = await self.workers.view()
         return self.state(content)
 
     async def add(self, name: str) -> TaskState:
@@ -98,13 +98,13 @@ class ServedTasks:
             ModelNotFoundError: The store has none of that name.
             NpsError: It cannot be served (says why).
         """
-        await self._ask("withdraw_task", name, False)
+        await self.workers.withdraw(name, is_withdrawn=False)
         await self.sync()
         content = self.content(name)
         if self.state(content).error is not None and content not in self._unfit:
-            await self._ask("hold_task", *content)  # which tries again what failed
-            await self._ask("release_task", *content)
-            del self._states[content]
+            await self.workers.hold(content)  # which tries again what failed
+            await self.workers.release(content)
+            self._view = await self.workers.view()
         state = await self.settled(content)
         if state.error is not None:
             raise state.error
@@ -117,7 +117,7 @@ class ServedTasks:
             ModelNotFoundError: It is not offered.
         """
         self.content(name)
-        await self._ask("withdraw_task", name, True)
+        await self.workers.withdraw(name, is_withdrawn=True)
         await self.sync()
 
     async def pin(self, name: str, *, is_pinned: bool) -> TaskState:
@@ -130,21 +130,21 @@ class ServedTasks:
         state = await self.settled(self.content(name))
         if state.error is not None:
             raise state.error
-        await self._ask("pin_task", *state.content, is_pinned)
-        self._states = states_of(await self._ask("task_states"))
+        await self.workers.pin(state.content, is_pinned=is_pinned)
+        self._view = await self.workers.view()
         return self.state(state.content)
 
     def state(self, content: TaskContent) -> TaskState:
         """What is known of an offered or draining content."""
         if content in self._unfit:
             return TaskState(content, "failed", 0, is_pinned=False, error=self._unfit[content])
-        known = self._states.get(content)
+        known = self._view.states.get(content)
         return known or TaskState(content, "loading", 0, is_pinned=False, error=None)
 
     @property
     def withdrawn(self) -> list[str]:
         """Names of tasks that the store has and nobody shall be served."""
-        return sorted(self._withdrawn & set(self.store.tasks))
+        return sorted(self._view.withdrawn & set(self.store.tasks))
 
     @property
     def offered(self) -> list[TaskContent]:
@@ -191,10 +191,6 @@ class ServedTasks:
             if not self.n_in_flight[content]:
                 del self.n_in_flight[content]
 
-    async def statistics(self) -> list[dict[str, Any]]:
-        """Of switches, by worker."""
-        return await self._ask("task_statistics")
-
     async def _offer(self, content: TaskContent) -> None:
         """Have requests find a task, be it to learn why it cannot be served."""
         try:
@@ -202,7 +198,7 @@ class ServedTasks:
             if content in self._draining:
                 self._draining.discard(content)
             else:
-                await self._ask("hold_task", *content)
+                await self.workers.hold(content)
         except UnsupportedTaskError as error:
             self._unfit[content] = error
         except Exception as error:  # noqa: BLE001 - whatever it is, the other tasks are served
@@ -224,8 +220,4 @@ class ServedTasks:
         """Let the workers forget contents that nobody needs."""
         for content in [c for c in self._draining if not self.n_in_flight[c]]:
             self._draining.discard(content)
-            await self._ask("release_task", *content)
-
-    async def _ask(self, method: str, *args: object) -> list[dict[str, Any]]:
-        replies: list[dict[str, Any]] = await self._engine.collective_rpc(method, args=args)
-        return replies
+            await self.workers.release(content)

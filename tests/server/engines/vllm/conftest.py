@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.server.engines.vllm.models import KINDS, Zoo, make_zoo
+from tests.server.engines.vllm.models import Zoo, make_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +23,3 @@ def zoo_of(tmp_path_factory) -> Callable[[str], Zoo]:
         return made[kind]
 
     return get
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def zoo(request, zoo_of) -> Zoo:
-    return zoo_of(request.param)

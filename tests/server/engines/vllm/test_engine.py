@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from tests.server.engines.vllm.models import KINDS
 from tests.server.engines.vllm.running import ask
 from tests.server.engines.vllm.scenario import NAMES, SWITCHES, mix
 
@@ -14,6 +15,11 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"),
 ]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def zoo(request, zoo_of):
+    return zoo_of(request.param)
 
 
 @pytest.fixture(scope="module")
