@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import circumstances, write_result
-from benchmarks.vllm_ways import SIZES, WAYS, make_files
+from benchmarks.vllm_ways import SIZES, WAYS, kept_fraction, make_files
 
 RESULTS = Path("benchmarks") / "results"
 
@@ -60,7 +60,7 @@ def main(
         "schema": "nps.bench-vllm-serving/1",
         "command": f"python -m benchmarks.vllm_serving {' '.join(sys.argv[1:])}".strip(),
         **circumstances(device),
-        "size": size, "tasks": tasks, "keep": keep, "quantum_s": quantum_ms / 1e3,
+        "size": size, "tasks": tasks, "kept": kept_fraction(folder), "quantum_s": quantum_ms / 1e3,
         "requests": asked, "engine": options, "rounds": [],
     }  # fmt: skip
     out = out or RESULTS / f"vllm_serving_{device}_{size}.json"

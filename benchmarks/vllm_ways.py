@@ -17,6 +17,7 @@ from benchmarks.lm_training import Size
 from benchmarks.pair import LARGE, make_base, shards
 from benchmarks.task_reads import write_task
 from benchmarks.vllm_load import run, summary, zipf_mix
+from formats.container import Container
 from formats.writer import ContainerWriter
 from nps_store.checkpoint import Checkpoint
 from nps_store.compress.writing import TaskSink
@@ -47,6 +48,13 @@ def make_files(folder: Path, size: Size, *, n_tasks: int, keep: float, device: s
     if not (folder / "adapters").exists():
         for number in range(n_tasks):
             _make_adapter(folder / "adapters" / str(number), size, number)
+
+
+def kept_fraction(folder: Path) -> float:
+    """Of the first task; a few of the positions that are drawn fall together."""
+    with Container.open(folder / "tasks.nps") as container:
+        n_values = sum(entry.n_values for entry in container.task_reader("task0"))
+        return n_values / sum(tensor.numel for tensor in container.base.tensors)
 
 
 def with_tasks(
