@@ -21,10 +21,13 @@ __all__ = [
     "NonFiniteWeightError",
     "NotAModelDirectoryError",
     "NpsError",
+    "RecipeCycleError",
+    "RecipeError",
     "ShapeMismatchError",
     "StoreExistsError",
     "StoreLockedError",
     "TaskExistsError",
+    "TaskInUseError",
     "TaskNotFoundError",
     "UnrelatedModelError",
     "UnsupportedTaskError",
@@ -171,6 +174,27 @@ class WeightsUnsettledError(NpsError, RuntimeError):
 
     id = "weights.unsettled"
     exit_code = 60
+
+
+class RecipeError(NpsError, ValueError):
+    """A virtual task cannot be made of what it names."""
+
+    id = "recipe.invalid"
+    exit_code = 61
+
+
+class RecipeCycleError(RecipeError):
+    """A virtual task is made of itself."""
+
+    id = "recipe.cycle"
+    exit_code = 62
+
+
+class TaskInUseError(NpsError, ValueError):
+    """A recipe is made of the task that is to be removed."""
+
+    id = "store.task_in_use"
+    exit_code = 63
 
 
 class BadOptionError(NpsError, ValueError):

@@ -1,0 +1,7 @@
+"""Virtual tasks: merges and transfers of stored ones, which cost a few numbers in the index."""
+
+from nps_store.recipes.combine import combined
+from nps_store.recipes.flatten import flattened, users_of
+from nps_store.recipes.recipe import LINEAR, RULES, Recipe, normalised
+
+__all__ = ["LINEAR", "RULES", "Recipe", "combined", "flattened", "normalised", "users_of"]

@@ -1,0 +1,74 @@
+"""What a recipe may say, and that it comes back from JSON as it was."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nps_store.errors import RecipeError
+from nps_store.recipes import Recipe, normalised
+
+NUMBERS = st.floats(-10, 10)
+MEMBERS = st.integers(1, 5).flatmap(
+    lambda n: st.dictionaries(
+        st.text(min_size=1, max_size=5), st.tuples(*[NUMBERS] * n), min_size=1, max_size=4
+    )
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(members=MEMBERS)
+def test_comes_back_from_json(members):
+    recipe = Recipe(members, "consensus", {"at_least": 2.0}, {"created": "now"})
+    again = Recipe.from_json(json.loads(json.dumps(recipe.to_json())), "all")
+    assert again == recipe
+    assert list(again.members) == list(members)  # the order of summation
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"members": {}}, "0 members; expected 1 to 256"),
+        ({"members": {"a": ()}}, "'a': got 0; expected 1 to 64"),
+        ({"members": {"a": (math.nan,)}}, "'a': expected numbers, got nan"),
+        ({"members": {"a": (1.0, 2.0), "b": (1.0, 2.0, 3.0)}}, "different numbers of layer"),
+        ({"rule": "magic"}, "unknown rule 'magic'"),
+        ({"rule": "consensus"}, r"'consensus' has the parameters \[\]; expected at_least"),
+        ({"rule": "consensus", "params": {"at_least": math.inf}}, "expected numbers, got inf"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(change, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe(**{"members": {"a": (1.0,)}, **change})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        {"schema": "nps.recipe/9"},
+        {"schema": "nps.recipe/1"},
+        {"schema": "nps.recipe/1", "rule": "linear", "members": 3, "params": {}, "meta": {}},
+        {"schema": "nps.recipe/1", "rule": "linear", "members": [["a"]], "params": {}, "meta": {}},
+        {"schema": "nps.recipe/1", "rule": "linear", "params": {}, "meta": {},
+         "members": [["a", [1]], ["a", [2]]]},
+    ],
+)  # fmt: skip
+def test_other_json_is_refused_by_name(value):
+    with pytest.raises(RecipeError, match="recipe 'all'"):
+        Recipe.from_json(value, "all")
+
+
+def test_weights_are_divided_by_their_sum():
+    found = normalised({"a": 1.0, "b": 3.0}, scale=2.0)
+    assert found == {"a": (0.5,), "b": (1.5,)}
+
+
+@pytest.mark.parametrize("weights", [{"a": 1.0, "b": -1.0}, {"a": math.nan}, {}])
+def test_weights_that_cannot_be_divided_are_refused(weights):
+    with pytest.raises(RecipeError):
+        normalised(weights)
