@@ -2,6 +2,7 @@
 
 from nps_store.recipes.combine import combined
 from nps_store.recipes.flatten import flattened, users_of
+from nps_store.recipes.merged import merged
 from nps_store.recipes.recipe import LINEAR, RULES, Recipe, normalised
 
-__all__ = ["LINEAR", "RULES", "Recipe", "combined", "flattened", "normalised", "users_of"]
+__all__ = ["LINEAR", "RULES", "Recipe", "combined", "flattened", "merged", "normalised", "users_of"]

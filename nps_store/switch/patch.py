@@ -6,10 +6,13 @@ A patch computes new values and never writes: writing, and what undoes it, is `a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -30,6 +33,13 @@ class Patch(Protocol):
 
         Raises:
             ValueError: The patch is for another number of elements.
+        """
+
+    def added(self, base: Callable[[], Tensor]) -> Tensor:
+        """What it adds at `index`, float32.
+
+        Args:
+            base: Gives the base's values, flat; called where they are needed.
         """
 
     def to(self, device: torch.device | str) -> Patch:
@@ -56,6 +66,10 @@ class AddAt:
     def new_values(self, old: Tensor) -> Tensor:
         """The sum, computed in float32 and rounded once to `old`'s dtype."""
         return add_rounded(old, self.delta)
+
+    def added(self, base: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002 (other patches need it)
+        """The delta."""
+        return self.delta
 
     def to(self, device: torch.device | str) -> AddAt:
         """The same patch on `device`."""
@@ -86,8 +100,12 @@ class AddAll:
 
     def new_values(self, old: Tensor) -> Tensor:
         """The sum, computed in float32 and rounded once to `old`'s dtype."""
+        return add_rounded(old, self.added(lambda: old))
+
+    def added(self, base: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002 (other patches need it)
+        """Levels times scales."""
         rows = self.levels.reshape(self.scales.numel(), -1).to(torch.float32)
-        return add_rounded(old, (rows * self.scales[:, None]).reshape(-1))
+        return (rows * self.scales[:, None]).reshape(-1)
 
     def to(self, device: torch.device | str) -> AddAll:
         """The same patch on `device`."""
@@ -115,6 +133,10 @@ class XorAll:
         _check_size(self.bits, old)
         return (old.view(self.bits.dtype) ^ self.bits).view(old.dtype)
 
+    def added(self, base: Callable[[], Tensor]) -> Tensor:
+        """The difference to the base."""
+        return _difference(self, base())
+
     def to(self, device: torch.device | str) -> XorAll:
         """The same patch on `device`."""
         return XorAll(self.bits.to(device))
@@ -141,6 +163,10 @@ class Replace:
         _check_size(self.values, old)
         return self.values.reshape(-1).to(old.dtype)
 
+    def added(self, base: Callable[[], Tensor]) -> Tensor:
+        """The difference to the base."""
+        return _difference(self, base())
+
     def to(self, device: torch.device | str) -> Replace:
         """The same patch on `device`."""
         return Replace(self.values.to(device))
@@ -157,6 +183,10 @@ def add_rounded(old: Tensor, delta: Tensor) -> Tensor:
     if old.dtype == torch.float64:
         return old + delta.to(torch.float64)
     return (old.to(torch.float32) + delta).to(old.dtype)
+
+
+def _difference(patch: Patch, old: Tensor) -> Tensor:
+    return patch.new_values(old).to(torch.float32) - old.to(torch.float32)
 
 
 def _check_size(given: Tensor, old: Tensor) -> None:

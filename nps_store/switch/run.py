@@ -15,7 +15,7 @@ from torch import Tensor
 from nps_store.switch.sparse import BlockIndex, SparseDelta, n_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -136,6 +136,10 @@ class RunDelta:
     def new_values(self, old: Tensor) -> Tensor:
         """The sum, computed in float32 and rounded once to `old`'s dtype."""
         return self.run.delta(self.number).new_values(old)
+
+    def added(self, base: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002 (other patches need it)
+        """The delta."""
+        return self.run.delta(self.number).delta()
 
     def to(self, device: torch.device | str) -> SparseDelta:
         """The same patch on `device`."""

@@ -7,12 +7,16 @@ levels are of size one: 2.1 bytes an entry, where an int64 index and a float32 d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nps_store.switch.patch import add_rounded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BLOCK = 1 << 16
 
@@ -131,6 +135,10 @@ class SparseDelta:
     def new_values(self, old: Tensor) -> Tensor:
         """The sum, computed in float32 and rounded once to `old`'s dtype."""
         return add_rounded(old, self.delta())
+
+    def added(self, base: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002 (other patches need it)
+        """The delta."""
+        return self.delta()
 
     def to(self, device: torch.device | str) -> SparseDelta:
         """The same patch on `device`."""

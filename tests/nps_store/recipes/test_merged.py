@@ -1,0 +1,94 @@
+"""Merged changes against plain dense arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nps_store.recipes import Recipe, merged
+from nps_store.recipes.merged import groups
+from nps_store.switch import AddAll, AddAt, BlockIndex, Replace, SparseDelta, apply_, revert_
+from nps_store.switch.patch import XorAll, bits_dtype
+
+NUMEL = 70_000
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def some_patch(kind, base, seed):
+    """A patch of a tensor, and the change that it stands for, float32 [numel]."""
+    order = np.random.default_rng(seed)
+    dense = torch.zeros(len(base))
+    if kind == "levels":
+        levels = torch.from_numpy(order.integers(-3, 4, len(base)).astype(np.int8))
+        patch = AddAll(levels, torch.tensor([0.25]))
+        return patch, levels.float() * 0.25
+    if kind in {"replace", "xor"}:
+        new = (base.float() + torch.from_numpy(order.normal(size=len(base))).float()).to(base.dtype)
+        bits = bits_dtype(base.element_size())
+        patch = Replace(new) if kind == "replace" else XorAll(new.view(bits) ^ base.view(bits))
+        return patch, new.float() - base.float()
+    positions = np.flatnonzero(order.random(len(base)) < 0.01)
+    values = torch.from_numpy(order.choice([-0.5, 0.5], len(positions)).astype(np.float32))
+    dense[torch.from_numpy(positions)] = values
+    if kind == "plain":
+        return AddAt(torch.from_numpy(positions), values), dense
+    where = BlockIndex.of(positions, len(base))
+    levels = np.sign(values.numpy()).astype(np.int8)
+    return SparseDelta.of_levels(where, levels, np.array([0.5], np.float32)), dense
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kinds=st.lists(st.sampled_from(["signs", "plain", "levels", "replace", "xor"]), min_size=1,
+                   max_size=4),
+    dtype=st.sampled_from(DTYPES),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_members_are_summed_in_float32_and_rounded_once(kinds, dtype, seed):
+    base = torch.randn(NUMEL, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    made = {str(i): some_patch(kind, base, seed + i) for i, kind in enumerate(kinds)}
+    weights = {name: 0.3 + 0.1 * i for i, name in enumerate(made)}
+    recipe = Recipe({name: (weight,) for name, weight in weights.items()})
+    patches = {name: {"w": patch} for name, (patch, _) in made.items()}
+    [(name, delta)] = merged(recipe, patches, {"w": NUMEL}, lambda _: base)
+    expected = torch.zeros(NUMEL)
+    for who, (_, dense) in made.items():
+        expected += dense * torch.tensor(weights[who], dtype=torch.float32)
+    live = base.clone()
+    log = apply_([(live, delta)])
+    assert name == "w"
+    assert torch.equal(live, (base.float() + expected).to(dtype))
+    revert_(log)
+    assert torch.equal(live, base)
+
+
+def test_a_tensor_that_no_member_changes_is_left_out():
+    base = torch.zeros(NUMEL)
+    patch, _ = some_patch("signs", base, 0)
+    found = merged(Recipe({"a": (1.0,)}), {"a": {"x": patch}}, {"x": NUMEL, "y": 3}, lambda _: base)
+    assert [name for name, _ in found] == ["x"]
+
+
+def test_layers_have_weights_of_their_own():
+    base = torch.zeros(NUMEL)
+    names = ("embeddings.w", "layer.0.w", "layer.1.w")
+    patch, dense = some_patch("signs", base, 0)
+    recipe = Recipe({"a": (1.0, 2.0, 3.0)})
+    patches = {"a": dict.fromkeys(names, patch)}
+    found = dict(merged(recipe, patches, dict.fromkeys(names, NUMEL), lambda _: base))
+    for name, weight in zip(names, (1.0, 2.0, 3.0), strict=True):
+        live = base.clone()
+        apply_([(live, found[name])])
+        assert torch.equal(live, dense * weight)
+
+
+@pytest.mark.parametrize(("n_groups", "expected"), [
+    (1, [0, 0, 0, 0, 0, 0]), (2, [0, 1, 1, 1, 1, 0]), (3, [0, 1, 1, 2, 2, 0]),
+    (5, [0, 1, 2, 3, 4, 0]),
+])  # fmt: skip
+def test_layers_share_groups_in_order(n_groups, expected):
+    names = ["embed.w", *(f"model.layers.{i}.mlp.w" for i in range(4)), "norm.w"]
+    assert list(groups(names, n_groups).values()) == expected
