@@ -24,7 +24,7 @@ from nps_store.switch import ResidentTask, Targets, UndoLog, revert_, switch_
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nps_store.store import Change
+    from nps_store.contents import Change
 
 NAMES = ("one", "two")
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from nps_store.store import Change, Store
+    from nps_store.contents import Change
+    from nps_store.store import Store
     from nps_store.switch.patch import Patch
     from nps_store.task import Task
 

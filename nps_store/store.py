@@ -6,10 +6,8 @@ Reading takes no lock. A `Store` shows one generation until `refresh` is called.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from itertools import chain
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -18,41 +16,24 @@ from torch import Tensor
 
 from formats.container import Container
 from formats.errors import located
-from formats.parallel import ordered_map
 from formats.roots import select_root
 from nps_store.checkpoint import DTYPES
+from nps_store.contents import Change, Content, StoredContent
 from nps_store.identity import find_base
-from nps_store.records import patch_of, run_of, values_of
+from nps_store.recipes import Catalog, Recipe
 from nps_store.shards import TensorSpec
-from nps_store.switch import Patch, Replace, apply_
-from nps_store.task import Task, task_nbytes, tied
+from nps_store.switch import Replace, apply_
+from nps_store.task import Task, tied
+from nps_store.virtual_content import VirtualContent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping
 
     from formats.attachments import FileRef
     from formats.base import BaseTensor
-    from formats.directory import TaskDirectory, TensorEntry
+    from formats.directory import TaskDirectory
     from formats.layout import RootPointer
-    from formats.task_reader import TaskReader
     from nps_store.sources import BaseSource
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a task has at one of its tensors instead of the base's values.
-
-    Attributes:
-        name: The tensor's name in the task.
-        base: The base tensor it derives from; None for a new tensor (a head).
-        patch: The change of the base's values; a `Replace` for a new tensor.
-        rows: Rows appended to the base's, or None.
-    """
-
-    name: str
-    base: str | None
-    patch: Patch | None
-    rows: Tensor | None = None
 
 
 class Store:
@@ -91,8 +72,13 @@ class Store:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks, sorted."""
-        return tuple(sorted(self._container.root.tasks))
+        """Names of the tasks, sorted; virtual ones, that recipes make of others, among them."""
+        return tuple(sorted({*self._container.root.tasks, *self._catalog.names}))
+
+    @property
+    def recipes(self) -> Mapping[str, Recipe]:
+        """By name; one that is damaged raises RecipeError when asked for."""
+        return self._catalog.recipes
 
     @property
     def generation(self) -> int:
@@ -143,14 +129,13 @@ class Store:
         Raises:
             TaskNotFoundError: There is no such task.
         """
-        container = self._container
-        directory = container.directory(name)
+        content = self._content(name)
         return Task(
-            directory,
-            container.root.tasks[name],
-            container.base.tensors,
-            Files(container, directory.files, self.base),
-            nbytes=task_nbytes(container, name),
+            content.directory,
+            self._container.base.tensors,
+            Files(self._container, content.directory.files, self.base),
+            content_hash=content.content_hash,
+            nbytes=content.nbytes,
         )
 
     def files(self, name: str) -> Files:
@@ -159,7 +144,7 @@ class Store:
         Raises:
             TaskNotFoundError: There is no such task.
         """
-        return Files(self._container, self._container.directory(name).files, self.base)
+        return Files(self._container, self._content(name).directory.files, self.base)
 
     def changes(self, name: str) -> Iterator[Change]:
         """The task's tensors that differ from the base's, one at a time.
@@ -168,8 +153,7 @@ class Store:
             TaskNotFoundError: There is no such task.
             FormatError: A section of the task is damaged.
         """
-        reader = self._container.task_reader(name)
-        yield from self._one_by_one(reader, tuple(reader))
+        yield from self._content(name).changes()
 
     def changes_at_once(self, name: str) -> list[Change]:
         """The same in the form that is quickest to put in place, for who holds them all anyway.
@@ -178,19 +162,7 @@ class Store:
             TaskNotFoundError: There is no such task.
             FormatError: A section of the task is damaged.
         """
-        reader = self._container.task_reader(name)
-        blocks, tensors = reader.sign_blocks(), reader.directory.tensors
-        if blocks is None:
-            return [*self._one_by_one(reader, tuple(reader))]
-        run, known = run_of(blocks), self._container.base.tensors
-        rows = zip(tensors.signs.numbers.tolist(), tensors.signs.bases.tolist(), run, strict=True)
-        changes = {
-            number: Change(tensors.names[number], known[base].name, patch)
-            for number, base, patch in rows
-        }
-        others = self._one_by_one(reader, tuple(tensors.others.values()))
-        changes.update(zip(tensors.others, others, strict=True))
-        return [changes[number] for number in range(len(tensors))]
+        return self._content(name).changes_at_once()
 
     def unchanged(self, name: str, only: Collection[str] | None = None) -> Iterator[Change]:
         """The task's tensors that equal the base's, as changes without a patch.
@@ -199,8 +171,8 @@ class Store:
             name: The task.
             only: Names to restrict it to, as the task has them.
         """
-        directory = self._container.directory(name)
-        skipped = {*directory.absent, *(entry.base for entry in directory.tensors)}
+        content = self._content(name)
+        directory, skipped = content.directory, content.derived()
         for index, tensor in enumerate(self._container.base.tensors):
             full = directory.prefix + tensor.name
             if index not in skipped and (only is None or full in only):
@@ -217,7 +189,7 @@ class Store:
 
     def tensors(self, name: str) -> Iterator[tuple[str, Tensor]]:
         """Like `materialize`, one tensor at a time; peak memory is one tensor and its change."""
-        directory = self._container.directory(name)
+        directory = self._content(name).directory
         second = tied(directory)
         for change in chain(self.unchanged(name), self.changes(name)):
             tensor = self.resolve(change, directory)
@@ -227,16 +199,15 @@ class Store:
 
     def specs(self, name: str) -> Iterator[TensorSpec]:
         """What `tensors` will give, in its order; reads no weights."""
-        directory = self._container.directory(name)
-        second = tied(directory)
+        content = self._content(name)
+        directory, second = content.directory, tied(content.directory)
         known = {tensor.name: tensor for tensor in self._container.base.tensors}
         held = [
             TensorSpec(change.name, _dtype_in(directory, base.dtype), base.shape)
             for change in self.unchanged(name)
             if (base := known[str(change.base)])
         ]
-        held += [TensorSpec(entry.name, entry.dtype, entry.shape) for entry in directory.tensors]
-        for spec in held:
+        for spec in (*held, *content.specs()):
             yield spec
             for other in [other for other, first in second.items() if first == spec.name]:
                 yield replace(spec, name=other)
@@ -273,22 +244,16 @@ class Store:
             f"tasks={len(self.tasks)} {self.nbytes} bytes>"
         )
 
-    def _one_by_one(self, reader: TaskReader, entries: Sequence[TensorEntry]) -> Iterator[Change]:
-        return ordered_map(partial(self._change, reader), entries, cost=attrgetter("n_values"))
+    def _content(self, name: str) -> Content:
+        virtual = None if name in self._container.root.tasks else self._catalog.find(name)
+        if virtual is None:
+            return StoredContent(self._container, name)
+        return VirtualContent(self._container, virtual, self.base)
 
-    def _change(self, reader: TaskReader, entry: TensorEntry) -> Change:
-        record, extra = reader.record(entry), reader.extra(entry)  # noqa: S610 (not Django's)
-        dtype = DTYPES[entry.dtype]
-        if entry.base is None:
-            if record is None:
-                raise ValueError(f"tensor {entry.name!r} has neither base nor record")
-            return Change(entry.name, None, Replace(values_of(record, entry.shape, dtype)))
-        base = self._container.base.tensors[entry.base]
-        rows = None
-        if extra is not None:
-            shape = (entry.shape[0] - base.shape[0], *entry.shape[1:])
-            rows = values_of(extra, shape, dtype)
-        return Change(entry.name, base.name, None if record is None else patch_of(record), rows)
+    @property
+    def _catalog(self) -> Catalog:
+        root = self._container.root
+        return Catalog(root.recipes, root.tasks)
 
 
 def _dtype_in(directory: TaskDirectory, dtype: str) -> str:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from formats.base import BaseTensor
     from formats.container import Container
     from formats.directory import TaskDirectory
-    from formats.index import TaskEntry
     from nps_store.store import Files
 
 FLOATING = ("F32", "BF16", "F16", "F64")
@@ -25,6 +24,7 @@ class Task:
         name: Its name, which is its model id when served.
         directory: Its tensors and how they are stored.
         files: Its configuration, tokenizer and the like.
+        content_hash: Changes whenever anything of the task does.
         nbytes: Bytes it takes in the store: weights, directory, and the attached files that the
             base does not share.
     """
@@ -32,23 +32,18 @@ class Task:
     def __init__(
         self,
         directory: TaskDirectory,
-        entry: TaskEntry,
         base: Sequence[BaseTensor],
         files: Files,
         *,
+        content_hash: str,
         nbytes: int,
     ) -> None:
         self.name = directory.name
         self.directory = directory
         self.files = files
+        self.content_hash = content_hash
         self.nbytes = nbytes
-        self._entry = entry
         self._base = base
-
-    @property
-    def content_hash(self) -> str:
-        """Changes whenever anything of the task does."""
-        return self._entry.content_hash
 
     @property
     def dtype(self) -> str:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from nps_store.alignment import Alignment, align
 from nps_store.checkpoint import DTYPES, Checkpoint, is_finite, tensor_hash
+from nps_store.contents import Change
 from nps_store.errors import NonFiniteWeightError, ShapeMismatchError, UnrelatedModelError
 from nps_store.modeling.ties import Ties
 from nps_store.sources import BaseSource, has_head
-from nps_store.store import Change
 from nps_store.switch import Replace
 
 if TYPE_CHECKING:

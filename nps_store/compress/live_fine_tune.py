@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from nps_store.calibration.lessons import Lessons
     from nps_store.compress.fine_tune import FineTune
+    from nps_store.contents import Change
     from nps_store.search import Selection
-    from nps_store.store import Change, Store
+    from nps_store.store import Store
 
 
 class LiveFineTune:

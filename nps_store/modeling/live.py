@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from nps_store.store import Change, Store
+    from nps_store.contents import Change
+    from nps_store.store import Store
     from nps_store.task import Task
 
 

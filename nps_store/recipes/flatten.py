@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nps_store.errors import RecipeCycleError, RecipeError
@@ -30,8 +31,10 @@ def flattened(name: str, recipes: Mapping[str, Recipe], tasks: Collection[str]) 
 
 
 def users_of(name: str, recipes: Mapping[str, Recipe]) -> list[str]:
-    """Names of the recipes that have a member of this name."""
-    return sorted(user for user, recipe in recipes.items() if name in recipe.members)
+    """Names of the recipes that are made of a task or a recipe, or have its head."""
+    return sorted(
+        user for user, recipe in recipes.items() if name in (*recipe.members, *recipe.heads)
+    )
 
 
 def _flattened(
@@ -57,7 +60,7 @@ def _flattened(
             )
         for task, inner_weights in inner.members.items():
             found[task] = _sum(found.get(task, (0.0,)), _product(weights, inner_weights))
-    return Recipe(found, recipe.rule, recipe.params, recipe.meta)
+    return replace(recipe, members=found)
 
 
 def _product(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:

@@ -29,12 +29,14 @@ class Recipe:
         members: Weight of each member's task vector: one, or one for each group of layers.
         rule: How they are combined; a name in `RULES`.
         params: Of the rule.
+        heads: Stored tasks that lend head and files: with several, there is a task for each.
         meta: How it was made, and what was measured.
     """
 
     members: Mapping[str, tuple[float, ...]]
     rule: str = LINEAR
     params: Mapping[str, float] = field(default_factory=dict)
+    heads: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -73,6 +75,7 @@ class Recipe:
             "rule": self.rule,
             "members": [[name, list(weights)] for name, weights in self.members.items()],
             "params": dict(self.params),
+            "heads": list(self.heads),
             "meta": dict(self.meta),
         }
 
@@ -110,14 +113,17 @@ def normalised(weights: Mapping[str, float], *, scale: float = 1.0) -> dict[str,
 
 def _parsed(
     value: Any,  # noqa: ANN401 (whatever a store holds)
-) -> tuple[dict[str, tuple[float, ...]], str, dict[str, float], dict[str, Any]]:
+) -> tuple[dict[str, tuple[float, ...]], str, dict[str, float], tuple[str, ...], dict[str, Any]]:
     if value["schema"] != SCHEMA:
         raise RecipeError(f"of kind {value['schema']!r}; this version knows {SCHEMA!r}")
     members = {str(who): tuple(map(float, weights)) for who, weights in value["members"]}
     if len(members) != len(value["members"]):
         raise RecipeError("a member is named twice")
     params = {str(key): float(each) for key, each in value["params"].items()}
-    return members, str(value["rule"]), params, dict(value["meta"])
+    heads = tuple(map(str, value["heads"]))
+    if len({*heads}) != len(heads):
+        raise RecipeError("a head is named twice")
+    return members, str(value["rule"]), params, heads, dict(value["meta"])
 
 
 def _check_weights(what: str, weights: tuple[float, ...]) -> None:

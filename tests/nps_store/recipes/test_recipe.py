@@ -23,7 +23,7 @@ MEMBERS = st.integers(1, 5).flatmap(
 @settings(max_examples=50, deadline=None)
 @given(members=MEMBERS)
 def test_comes_back_from_json(members):
-    recipe = Recipe(members, "consensus", {"at_least": 2.0}, {"created": "now"})
+    recipe = Recipe(members, "consensus", {"at_least": 2.0}, ("a", "b"), {"created": "now"})
     again = Recipe.from_json(json.loads(json.dumps(recipe.to_json())), "all")
     assert again == recipe
     assert list(again.members) == list(members)  # the order of summation
@@ -46,18 +46,21 @@ def test_what_makes_no_sense_is_refused(change, message):
         Recipe(**{"members": {"a": (1.0,)}, **change})
 
 
+BARE = {"schema": "nps.recipe/1", "rule": "linear", "params": {}, "heads": [], "meta": {}}
+
+
 @pytest.mark.parametrize(
     "value",
     [
         None,
         {"schema": "nps.recipe/9"},
         {"schema": "nps.recipe/1"},
-        {"schema": "nps.recipe/1", "rule": "linear", "members": 3, "params": {}, "meta": {}},
-        {"schema": "nps.recipe/1", "rule": "linear", "members": [["a"]], "params": {}, "meta": {}},
-        {"schema": "nps.recipe/1", "rule": "linear", "params": {}, "meta": {},
-         "members": [["a", [1]], ["a", [2]]]},
+        {**BARE, "members": 3},
+        {**BARE, "members": [["a"]]},
+        {**BARE, "members": [["a", [1]], ["a", [2]]]},
+        {**BARE, "members": [["a", [1]]], "heads": ["a", "a"]},
     ],
-)  # fmt: skip
+)
 def test_other_json_is_refused_by_name(value):
     with pytest.raises(RecipeError, match="recipe 'all'"):
         Recipe.from_json(value, "all")
