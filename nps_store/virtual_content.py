@@ -45,7 +45,6 @@ class VirtualContent:
         self._tensors = container.base.tensors
         self._lender = StoredContent(container, task.head)
         self._members = {name: StoredContent(container, name) for name in task.recipe.members}
-        self._stored_recipe = dump(task.recipe.to_json())
         lent = self._lender.directory
         meta = {
             "method": f"recipe: {task.recipe.rule}",
@@ -67,12 +66,13 @@ class VirtualContent:
     def content_hash(self) -> str:
         """Over the recipe and its members' contents."""
         known = [member.content_hash for member in (self._lender, *self._members.values())]
-        return xxhash.xxh3_128_hexdigest(b"\0".join([self._stored_recipe, *map(str.encode, known)]))
+        parts = [dump(self._recipe.to_json()), *map(str.encode, known)]
+        return xxhash.xxh3_128_hexdigest(b"\0".join(parts))
 
     @property
     def nbytes(self) -> int:
         """Of the recipe."""
-        return len(self._stored_recipe)
+        return self._recipe.nbytes
 
     def derived(self) -> Set[int]:
         """What any member changes, and what the lender lacks."""

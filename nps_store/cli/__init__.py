@@ -20,7 +20,9 @@ from nps_store.cli.export import export
 from nps_store.cli.failure import guarded
 from nps_store.cli.inspect import inspect
 from nps_store.cli.ls import ls
+from nps_store.cli.merge import merge
 from nps_store.cli.rm import rm
+from nps_store.cli.transfer import transfer
 from nps_store.cli.verify import verify
 
 
@@ -33,7 +35,8 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for verb in (compress, add, rm, ls, inspect, verify, compact, export, doctor):
+    verbs = (compress, add, rm, ls, inspect, verify, compact, export, merge, transfer, doctor)
+    for verb in verbs:
         app.command()(guarded(verb))
     app.command(name="eval")(guarded(evaluate))
     for point in sorted(entry_points(group="nps_store.verbs"), key=lambda point: point.name):

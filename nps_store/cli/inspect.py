@@ -31,6 +31,8 @@ def inspect(
     with Container.open(store) as container:
         if task is None:
             _inspect_store(container, as_json=as_json)
+        elif task not in container.root.tasks and "members" in (facts := describe(container, task)):
+            _inspect_recipe(facts, as_json=as_json)
         else:
             _inspect_task(container, task, as_json=as_json)
 
@@ -51,6 +53,7 @@ def _inspect_store(container: Container, *, as_json: bool) -> None:
             "numel": numel,
         },
         "tasks": sorted(root.tasks),
+        "recipes": sorted(root.recipes),
         "task_nbytes": sum(entry.nbytes for entry in root.tasks.values()),
         "attached_files": len(root.files),
         "attached_nbytes": sum(stored.section.nbytes for stored in root.files.values()),
@@ -63,6 +66,15 @@ def _inspect_store(container: Container, *, as_json: bool) -> None:
     rows.add_row("tasks", f"{len(root.tasks)}, {size(facts['task_nbytes'])}")
     rows.add_row("attached files", f"{len(root.files)}, {size(facts['attached_nbytes'])}")
     emit(facts, as_json=as_json, text=rows)
+
+
+def _inspect_recipe(facts: dict[str, Any], *, as_json: bool) -> None:
+    rows = table("member", "weight, or weights of the layer groups", right=())
+    for member, weights in facts["members"].items():
+        rows.add_row(member, ", ".join(f"{weight:.4g}" for weight in weights))
+    head = f"{facts['name']}: {facts['method']}, {facts['nbytes']} bytes, head of {facts['head']}"
+    document = {"schema": "nps.inspect-recipe/1", **facts}
+    emit(document, as_json=as_json, text=Group(head, rows))
 
 
 def _inspect_task(container: Container, task: str, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from nps_store.task import task_nbytes
 
 if TYPE_CHECKING:
     from formats.container import Container
+    from nps_store.recipes import VirtualTask
 
 
 def ls(store: arg.StorePath, as_json: arg.Json = False) -> None:
@@ -21,13 +22,16 @@ def ls(store: arg.StorePath, as_json: arg.Json = False) -> None:
     """
     from formats.container import Container
     from formats.errors import FormatError
+    from nps_store.errors import RecipeError
+    from nps_store.recipes import Catalog
 
     tasks, damage = [], {}
     with Container.open(store) as container:
-        for name in sorted(container.root.tasks):
+        virtual = Catalog(container.root.recipes, container.root.tasks).names
+        for name in sorted({*container.root.tasks, *virtual}):
             try:
                 tasks.append(describe(container, name))
-            except FormatError as error:
+            except (FormatError, RecipeError) as error:
                 damage[name] = error
         document = {
             "schema": "nps.ls/1",
@@ -47,7 +51,7 @@ def ls(store: arg.StorePath, as_json: arg.Json = False) -> None:
             task["method"],
             size(task["dense_nbytes"]),
             size(task["nbytes"]),
-            f"{task['dense_nbytes'] / task['nbytes']:.0f}x",
+            "-" if "members" in task else f"{task['dense_nbytes'] / task['nbytes']:.0f}x",
             share(quality["value"] if quality else None),
             task["created"],
         )
@@ -59,7 +63,31 @@ def ls(store: arg.StorePath, as_json: arg.Json = False) -> None:
 
 
 def describe(container: Container, name: str) -> dict[str, Any]:
-    """What is known of a task without its weights."""
+    """What is known of a task without its weights; raises like `Container.directory`."""
+    from nps_store.recipes import Catalog
+
+    root = container.root
+    virtual = None if name in root.tasks else Catalog(root.recipes, root.tasks).find(name)
+    return _stored(container, name) if virtual is None else _virtual(container, virtual)
+
+
+def _virtual(container: Container, task: VirtualTask) -> dict[str, Any]:
+    """Its bytes are the recipe's, which all tasks of the recipe share."""
+    recipe = task.recipe
+    return {
+        "name": task.name,
+        "method": f"recipe: {recipe.rule} of {len(recipe.members)}",
+        "nbytes": recipe.nbytes,
+        "dense_nbytes": _stored(container, task.head)["dense_nbytes"],
+        "quality": recipe.meta.get("quality"),
+        "target": None,
+        "created": str(recipe.meta.get("created", "-")),
+        "members": {member: list(weights) for member, weights in recipe.members.items()},
+        "head": task.head,
+    }
+
+
+def _stored(container: Container, name: str) -> dict[str, Any]:
     directory = container.directory(name)
     meta: dict[str, Any] = dict(directory.meta)
     return {

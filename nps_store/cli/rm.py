@@ -12,19 +12,18 @@ from nps_store.cli.output import emit
 
 def rm(
     store: arg.StorePath,
-    name: Annotated[list[str], typer.Argument(help="Tasks to remove.", show_default=False)],
+    name: Annotated[list[str], typer.Argument(help="Tasks or recipes.", show_default=False)],
     as_json: arg.Json = False,
 ) -> None:
-    """Remove tasks; their bytes are reclaimed by `nps compact`.
+    """Remove tasks and recipes; their bytes are reclaimed by `nps compact`.
+
+    A task that a recipe is made of goes only together with it.
 
     Example: nps rm tasks.nps role
     """
-    from formats.writer import ContainerWriter
+    from nps_store.recipes.writing import remove
 
-    with ContainerWriter.open(store) as writer:
-        for task in name:
-            writer.remove_task(task)
-        generation = writer.commit()
+    generation = remove(store, name)
     emit(
         {"schema": "nps.rm/1", "store": str(store), "removed": name, "generation": generation},
         as_json=as_json,

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from formats.canonical import dump
 from nps_store.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ class Recipe:
     def n_groups(self) -> int:
         """Groups of layers that have weights of their own."""
         return max(map(len, self.members.values()))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes, compressed by itself; it lies in the store's index."""
+        return len(dump(self.to_json()))
 
     def to_json(self) -> JSON:
         """For the store's index; the order of the members is that of summation."""

@@ -1,0 +1,120 @@
+"""`nps merge`: one task made of several, at no cost but a few numbers."""
+
+from __future__ import annotations
+
+import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nps_store.cli import arguments as arg
+from nps_store.cli.output import emit
+from nps_store.errors import BadOptionError
+
+if TYPE_CHECKING:
+    from nps_store.recipes import Recipe
+
+
+class MergeMethod(StrEnum):
+    """How members are combined."""
+
+    average = "average"
+    task_arithmetic = "task-arithmetic"
+    ties = "ties"
+    consensus = "consensus"
+
+
+DEFAULT_SCALES = {MergeMethod.task_arithmetic: 0.3, MergeMethod.consensus: 0.3}
+"""Of a sum of task vectors without weights (Task Arithmetic, arXiv 2212.04089, takes .3 to .4 for
+eight tasks)."""
+
+
+def merge(
+    store: arg.StorePath,
+    name: Annotated[str, typer.Option(help="Of the merged task.", show_default=False)],
+    task: Annotated[
+        list[str],
+        typer.Option(help="MEMBER or MEMBER=WEIGHT: a task or recipe; repeat.", show_default=False),
+    ],
+    method: Annotated[
+        MergeMethod, typer.Option(help="How members are combined.")
+    ] = MergeMethod.task_arithmetic,
+    scale: Annotated[
+        float | None, typer.Option(help="Of the merged task vector, beside the weights.")
+    ] = None,
+    at_least: Annotated[
+        int, typer.Option(help="Of consensus: members that must change an element.")
+    ] = 2,
+    replace: Annotated[bool, typer.Option(help="Replace a recipe of the same name.")] = False,
+    as_json: arg.Json = False,
+) -> None:
+    """Merge tasks into one that is served, evaluated and exported like any other.
+
+    Merged classifiers keep the head of each member: they are asked for as NAME@MEMBER.
+
+    Example: nps merge tasks.nps --name all --task role --task use=0.5 --method average
+    """
+    from nps_store.recipes.writing import add_recipe
+
+    weights = _weights(task)
+    recipe = _recipe(weights, method, scale, at_least)
+    names = add_recipe(store, name, recipe, replace=replace)
+    report(store, name, recipe, names, schema="nps.merge/1", as_json=as_json)
+
+
+def report(
+    store: object,
+    name: str,
+    recipe: Recipe,
+    names: tuple[str, ...],
+    *,
+    schema: str,
+    as_json: bool,
+) -> None:
+    """Say what was made."""
+    members = {member: list(weights) for member, weights in recipe.members.items()}
+    document: dict[str, Any] = {
+        "schema": schema, "store": str(store), "name": name, "rule": recipe.rule,
+        "members": members, "tasks": list(names),
+    }  # fmt: skip
+    text = f"{name}: {recipe.rule} of {len(members)}; ask for {', '.join(names)}"
+    emit(document, as_json=as_json, text=text)
+
+
+def created() -> dict[str, str]:
+    """When, for what is noted of a recipe."""
+    now = datetime.datetime.now(datetime.UTC)
+    return {"created": now.isoformat(timespec="seconds")}
+
+
+def _recipe(
+    weights: dict[str, float | None], method: MergeMethod, scale: float | None, at_least: int
+) -> Recipe:
+    from nps_store.recipes import Recipe, normalised
+
+    given = {member: 1.0 if weight is None else weight for member, weight in weights.items()}
+    if method is MergeMethod.average:
+        return Recipe(normalised(given, scale=1.0 if scale is None else scale), meta=created())
+    usual = DEFAULT_SCALES.get(method, 1.0) if None in weights.values() else 1.0
+    factor = usual if scale is None else scale
+    members = {member: (factor * weight,) for member, weight in given.items()}
+    if method is MergeMethod.task_arithmetic:
+        return Recipe(members, meta=created())
+    params = {"at_least": float(at_least)} if method is MergeMethod.consensus else {}
+    return Recipe(members, method.value, params, meta=created())
+
+
+def _weights(texts: list[str]) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    for text in texts:
+        member, separator, weight = text.partition("=")
+        if member in found:
+            raise BadOptionError(f"--task names {member!r} twice; give it one weight")
+        try:
+            found[member] = float(weight) if separator else None
+        except ValueError:
+            raise BadOptionError(
+                f"--task {text!r}: expected MEMBER or MEMBER=WEIGHT with a number"
+            ) from None
+    return found
