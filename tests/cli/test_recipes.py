@@ -1,0 +1,55 @@
+"""`nps merge` and `nps transfer`, and how other verbs treat what they make."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_merged_tasks_are_tasks(nps, store, zoo, tmp_path):
+    made = nps("merge", store, "--name=all", "--task=two", "--task=three=0.2", "--json").document
+    assert made["tasks"] == ["all@two", "all@three"]
+    assert made["members"] == {"two": [0.3], "three": [pytest.approx(0.06)]}
+    listed = {task["name"]: task for task in nps("ls", store, "--json").document["tasks"]}
+    assert listed["all@two"]["nbytes"] < 1000
+    assert listed["all@two"]["method"] == "recipe: linear of 2"
+    assert nps("inspect", store, "all@three", "--json").document["head"] == "three"
+    assert nps("inspect", store, "--json").document["recipes"] == ["all"]
+    found = nps("eval", store, "all@two", f"--data={zoo.data('two')}", "--json").document
+    assert 0 <= found["stored"] <= 1
+    assert nps("export", store, "all@two", f"--out={tmp_path / 'out'}").code == 0
+    assert (tmp_path / "out" / "config.json").is_file()
+    assert nps("verify", store, "--level=base", f"--base={zoo.base}", "--json").document["ok"]
+
+
+def test_a_part_of_a_task_is_a_task(nps, store):
+    made = nps("transfer", store, "--name=half", "--task=two", "--lambda=0.25", "--json").document
+    assert (made["tasks"], made["members"]) == (["half"], {"two": [0.25]})
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["merge", "--name=x", "--task=two=1", "--task=three=-1", "--method=average"], 61,
+         "sum to zero"),
+        (["merge", "--name=x", "--task=two=nan"], 61, "expected numbers, got nan"),
+        (["merge", "--name=x", "--task=two=much"], 2, "expected MEMBER or MEMBER=WEIGHT"),
+        (["merge", "--name=x", "--task=two", "--task=two=2"], 2, "names 'two' twice"),
+        (["merge", "--name=x", "--task=gone"], 61, "no task 'gone'"),
+        (["merge", "--name=two", "--task=three"], 35, "already has 'two'"),
+        (["transfer", "--name=x", "--task=two", "--lambda=inf"], 61, "got inf"),
+    ],
+)  # fmt: skip
+def test_refusals_are_one_sentence_with_a_code(nps, store, words, code, message):
+    before = store.read_bytes()
+    verb, *options = words
+    result = nps(verb, store, *options)
+    assert (result.code, store.read_bytes()) == (code, before)
+    assert message in result.sentence
+
+
+def test_a_task_in_use_stays(nps, store):
+    assert nps("transfer", store, "--name=half", "--task=two").code == 0
+    result = nps("rm", store, "two")
+    assert result.code == 63
+    assert "used by recipe 'half'" in result.sentence
+    assert nps("rm", store, "two", "half", "--json").document["removed"] == ["two", "half"]
