@@ -11,6 +11,8 @@ import typer
 from nps_store.errors import BadOptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from nps_store.compress import TaskSource
 
 StorePath = Annotated[Path, typer.Argument(help="The store (.nps).", show_default=False)]
@@ -118,15 +120,25 @@ def task_sources(tasks: list[str], calibrations: list[str] | None) -> list[TaskS
     from nps_store.compress import TaskSource
 
     pairs = [_pair("--task", text) for text in tasks]
+    files = calibration_files(calibrations, [name for name, _ in pairs])
+    return [TaskSource(name, path, files.get(name)) for name, path in pairs]
+
+
+def calibration_files(given: list[str] | None, tasks: Collection[str]) -> dict[str, Path]:
+    """NAME=FILE by name.
+
+    Raises:
+        BadOptionError: Not of that form, twice, or for a task that is not given.
+    """
     files: dict[str, Path] = {}
-    for name, path in (_pair("--calib", text) for text in calibrations or []):
+    for name, path in (_pair("--calib", text) for text in given or []):
         if name in files:
             raise BadOptionError(f"--calib names task {name!r} twice; give it one file")
         files[name] = path
-    unknown = sorted(set(files) - {name for name, _ in pairs})
+    unknown = sorted(set(files) - set(tasks))
     if unknown:
         raise BadOptionError(f"--calib names task {unknown[0]!r}, which no --task gives")
-    return [TaskSource(name, path, files.get(name)) for name, path in pairs]
+    return files
 
 
 def _pair(option: str, text: str) -> tuple[str, Path]:

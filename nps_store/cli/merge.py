@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import sys
+from dataclasses import replace as replace_fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +15,16 @@ from nps_store.cli.output import emit
 from nps_store.errors import BadOptionError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nps_store.fusion import FusionPlan
     from nps_store.recipes import Recipe
 
 
 class MergeMethod(StrEnum):
     """How members are combined."""
 
+    nps = "nps"
     average = "average"
     task_arithmetic = "task-arithmetic"
     ties = "ties"
@@ -38,8 +44,21 @@ def merge(
         typer.Option(help="MEMBER or MEMBER=WEIGHT: a task or recipe; repeat.", show_default=False),
     ],
     method: Annotated[
-        MergeMethod, typer.Option(help="How members are combined.")
-    ] = MergeMethod.task_arithmetic,
+        MergeMethod | None,
+        typer.Option(
+            help="How members are combined; nps, which searches the weights, where there are "
+            "calibration data, else task-arithmetic."
+        ),
+    ] = None,
+    calib: arg.Calibrations = None,
+    groups: Annotated[
+        int, typer.Option(help="Of nps: groups of layers with weights of their own.")
+    ] = 1,
+    evaluations: Annotated[int, typer.Option(help="Of nps: model evaluations.")] = 240,
+    search_seconds: arg.SearchSeconds = None,
+    seed: arg.Seed = 0,
+    device: arg.Device = "cpu",
+    base: arg.BaseDir = None,
     scale: Annotated[
         float | None, typer.Option(help="Of the merged task vector, beside the weights.")
     ] = None,
@@ -55,10 +74,18 @@ def merge(
 
     Example: nps merge tasks.nps --name all --task role --task use=0.5 --method average
     """
+    from nps_store.fusion import FusionPlan
     from nps_store.recipes.writing import add_recipe
 
     weights = _weights(task)
-    recipe = _recipe(weights, method, scale, at_least)
+    method = method or (MergeMethod.nps if calib else MergeMethod.task_arithmetic)
+    if method is MergeMethod.nps:
+        plan = FusionPlan(evaluations, groups, seed)
+        recipe = _searched(
+            store, weights, calib, plan, base=base, device=device, seconds=search_seconds
+        )
+    else:
+        recipe = _recipe(weights, method, scale, at_least)
     names = add_recipe(store, name, recipe, replace=replace)
     report(store, name, recipe, names, schema="nps.merge/1", as_json=as_json)
 
@@ -86,6 +113,46 @@ def created() -> dict[str, str]:
     """When, for what is noted of a recipe."""
     now = datetime.datetime.now(datetime.UTC)
     return {"created": now.isoformat(timespec="seconds")}
+
+
+def _searched(
+    store: Path,
+    weights: dict[str, float | None],
+    calib: list[str] | None,
+    plan: FusionPlan,
+    *,
+    base: Path | None,
+    device: str,
+    seconds: float | None,
+) -> Recipe:
+    from nps_store.calibration import read_rows
+    from nps_store.fusion import LiveMerge, fuse
+    from nps_store.search import Stopwatch
+    from nps_store.store import Store
+
+    if {*weights.values()} != {None}:
+        raise BadOptionError("--method nps searches the weights; give --task without =WEIGHT")
+    files = arg.calibration_files(calib, weights)
+    missing = sorted(weights.keys() - files.keys())
+    if missing:
+        raise BadOptionError(
+            f"--method nps needs --calib for every member; {missing[0]!r} has none"
+        )
+    rows = {member: read_rows(files[member]) for member in weights}
+    with Store.open(store, base=base) as opened:
+        merge = LiveMerge(opened, rows, device=device, seed=plan.seed)
+        fused = fuse(
+            merge, replace_fields(plan, groups=merge.n_groups(plan.groups)),
+            stopwatch=Stopwatch(seconds), report=_report,
+        )  # fmt: skip
+        kept = merge.kept(fused.recipe)
+    quality = {"measure": "distill", "value": sum(kept.values()) / len(kept), "members": kept}
+    searched = {"loss": fused.loss, "evaluations": fused.n_evaluations}
+    return replace_fields(fused.recipe, meta={**created(), "quality": quality, "search": searched})
+
+
+def _report(loss: float, count: int) -> None:
+    sys.stderr.write(f"evaluation {count}: {loss:.4f} of the gain lost\n")
 
 
 def _recipe(

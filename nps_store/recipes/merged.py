@@ -7,6 +7,7 @@ the sum once, so that a merged task is put in place and reverted like any other.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -41,13 +42,50 @@ def merged(
         base: Gives a base tensor, flat, in the dtype that the members work in.
     """
     group_of = groups(numels, recipe.n_groups)
-    for name, numel in numels.items():
-        of_members = {m: patches[m][name] for m in recipe.members if name in patches[m]}
-        if of_members:
-            weights = [_weight(recipe.members[m], group_of[name]) for m in of_members]
-            where, deltas = _aligned([*of_members.values()], numel, partial(base, name))
-            values = combined(recipe.rule, deltas, weights, recipe.params)
-            yield name, SparseDelta.of_values(where, values)
+    for name in numels:
+        aligned = AlignedTensor.of(name, recipe.members, patches, numels, base)
+        if aligned is not None:
+            yield name, aligned.merged(recipe, group_of[name])
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedTensor:
+    """Changes of one tensor by several members, at the positions of all of them.
+
+    Attributes:
+        where: The positions.
+        deltas: What each of the members that change it adds there, float32 [n].
+    """
+
+    where: BlockIndex
+    deltas: dict[str, Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        members: Iterable[str],
+        patches: Mapping[str, Mapping[str, Patch]],
+        numels: Mapping[str, int],
+        base: Callable[[str], Tensor],
+    ) -> AlignedTensor | None:
+        """None where no member changes the tensor; arguments as for `merged`."""
+        found = {member: patches[member][name] for member in members if name in patches[member]}
+        if not found:
+            return None
+        where, deltas = _aligned([*found.values()], numels[name], partial(base, name))
+        return cls(where, dict(zip(found, deltas, strict=True)))
+
+    def merged(self, recipe: Recipe, group: int) -> SparseDelta:
+        """What a recipe of these members makes of it.
+
+        Args:
+            recipe: Whose weights count.
+            group: The tensor's group of layers.
+        """
+        weights = [_weight(recipe.members[member], group) for member in self.deltas]
+        values = combined(recipe.rule, [*self.deltas.values()], weights, recipe.params)
+        return SparseDelta.of_values(self.where, values)
 
 
 def groups(names: Iterable[str], n_groups: int) -> dict[str, int]:
