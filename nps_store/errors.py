@@ -180,21 +180,21 @@ class RecipeError(NpsError, ValueError):
     """A virtual task cannot be made of what it names."""
 
     id = "recipe.invalid"
-    exit_code = 61
+    exit_code = 64
 
 
 class RecipeCycleError(RecipeError):
     """A virtual task is made of itself."""
 
     id = "recipe.cycle"
-    exit_code = 62
+    exit_code = 65
 
 
 class TaskInUseError(NpsError, ValueError):
     """A recipe is made of the task that is to be removed."""
 
     id = "store.task_in_use"
-    exit_code = 63
+    exit_code = 66
 
 
 class BadOptionError(NpsError, ValueError):

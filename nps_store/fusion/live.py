@@ -50,13 +50,14 @@ class LiveMerge:
         self.members = tuple(data)
         self._live = LiveBase.load(store, device=device)
         self._targets = Targets(self._live.body.parameters.values())
+        self._rows = {name: split_rows(rows, SPLIT, seed=seed) for name, rows in data.items()}
         self._search: dict[str, Part] = {}
         self._measured: dict[str, Part] = {}
         patches: dict[str, dict[str, Patch]] = {}
         self._tensors: dict[str, Tensor] = {}
-        for name, rows in data.items():
+        for name in data:
             prepared = self._live.prepare(name)
-            self._frame(prepared, name, rows, seed)
+            self._frame(prepared, name)
             patches[name], found = _patches(store, name, prepared)
             self._tensors |= found
         self._align(store, patches)
@@ -85,11 +86,16 @@ class LiveMerge:
         finally:
             revert_(log)
 
-    def _frame(self, prepared: PreparedTask, name: str, rows: Sequence[Row], seed: int) -> None:
+    def measured_rows(self, name: str) -> list[Row]:
+        """A member's rows that the search does not see; all of them where there are too few."""
+        searched, measured = self._rows[name]
+        return measured or searched
+
+    def _frame(self, prepared: PreparedTask, name: str) -> None:
         """Run a member alone, and the base, on its texts."""
         runners = []
-        for part in split_rows(rows, SPLIT, seed=seed):
-            examples = Examples.of(part or rows, prepared.shell, prepared.tokenizer, where=name)
+        for rows in (self._rows[name][0], self.measured_rows(name)):
+            examples = Examples.of(rows, prepared.shell, prepared.tokenizer, where=name)
             runners.append(Runner(prepared.shell, prepared.tokenizer, examples))
         self._live.switch_(prepared)
         for runner in runners:

@@ -29,14 +29,14 @@ def test_a_part_of_a_task_is_a_task(nps, store):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["merge", "--name=x", "--task=two=1", "--task=three=-1", "--method=average"], 61,
+        (["merge", "--name=x", "--task=two=1", "--task=three=-1", "--method=average"], 64,
          "sum to zero"),
-        (["merge", "--name=x", "--task=two=nan"], 61, "expected numbers, got nan"),
+        (["merge", "--name=x", "--task=two=nan"], 64, "expected numbers, got nan"),
         (["merge", "--name=x", "--task=two=much"], 2, "expected MEMBER or MEMBER=WEIGHT"),
         (["merge", "--name=x", "--task=two", "--task=two=2"], 2, "names 'two' twice"),
-        (["merge", "--name=x", "--task=gone"], 61, "no task 'gone'"),
+        (["merge", "--name=x", "--task=gone"], 64, "no task 'gone'"),
         (["merge", "--name=two", "--task=three"], 35, "already has 'two'"),
-        (["transfer", "--name=x", "--task=two", "--lambda=inf"], 61, "got inf"),
+        (["transfer", "--name=x", "--task=two", "--lambda=inf"], 64, "got inf"),
     ],
 )  # fmt: skip
 def test_refusals_are_one_sentence_with_a_code(nps, store, words, code, message):
@@ -50,6 +50,6 @@ def test_refusals_are_one_sentence_with_a_code(nps, store, words, code, message)
 def test_a_task_in_use_stays(nps, store):
     assert nps("transfer", store, "--name=half", "--task=two").code == 0
     result = nps("rm", store, "two")
-    assert result.code == 63
+    assert result.code == 66
     assert "used by recipe 'half'" in result.sentence
     assert nps("rm", store, "two", "half", "--json").document["removed"] == ["two", "half"]

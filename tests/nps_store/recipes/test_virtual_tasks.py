@@ -9,6 +9,7 @@ import torch
 
 from formats.container import Container
 from formats.errors import TaskNotFoundError
+from formats.writer import ContainerWriter
 from nps_store import LiveBase, Store
 from nps_store.compress import Options, add, compress
 from nps_store.errors import (
@@ -120,6 +121,22 @@ def test_its_content_changes_with_a_member(zoo, path):
         assert store.refresh()
         assert store.task("all@two").content_hash != before
         assert store.task("two").content_hash != store.task("all@two").content_hash
+
+
+def test_contents_are_told_apart_without_reading_weights(path):
+    add_recipe(path, "half", Recipe({"two": (0.5,)}))
+    add_recipe(path, "less", Recipe({"two": (0.25,)}))
+    with ContainerWriter.open(path) as writer:
+        writer.set_recipe("bad", {"schema": "nps.recipe/9"})
+        writer.commit()
+    with Store.open(path) as store:
+        hashes = {name: store.content_hash(name) for name in store.tasks}
+        assert len({*hashes.values()}) == len(hashes) == 6
+        for name in ("two", "half"):
+            assert hashes[name] == store.task(name).content_hash
+        assert store.content_hash("gone") is None
+        with pytest.raises(RecipeError, match="recipe 'bad'"):
+            store.task("bad")
 
 
 def test_recipes_of_recipes_are_flattened_and_cycles_refused(path):

@@ -1,0 +1,84 @@
+"""Merging on a live model: what the search is told is what the merged tasks do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nps_store import LiveBase, Store
+from nps_store.calibration import read_rows
+from nps_store.compress import Options, compress
+from nps_store.errors import CalibrationError
+from nps_store.fusion import FusionPlan, LiveMerge, fuse
+from nps_store.recipes import Recipe
+from nps_store.recipes.writing import add_recipe
+
+NAMES = ("two", "three")
+
+
+@pytest.fixture(scope="module")
+def path(zoo, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fusion") / "all.nps"
+    sources = [zoo.source(name, calibrated=False) for name in NAMES]
+    compress(zoo.base, sources, path, options=Options(keep=0.3))
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(zoo):
+    return {name: read_rows(zoo.data(name))[:40] for name in NAMES}
+
+
+def test_the_loss_is_that_of_the_merged_tasks_in_place(path, data, tmp_path):
+    recipe = Recipe({"two": (0.6,), "three": (0.3,)})
+    with Store.open(path) as store:
+        merge = LiveMerge(store, data)
+        assert merge.loss(Recipe(dict.fromkeys(NAMES, (0.0,)))) == pytest.approx(1.0)
+        kept = merge.kept(recipe)
+        before = merge.loss(recipe)
+        assert before == merge.loss(recipe)  # nothing is left in place
+    own = tmp_path / "own.nps"
+    own.write_bytes(path.read_bytes())
+    add_recipe(own, "all", recipe)
+    with Store.open(own) as store:
+        live = LiveBase.load(store)
+        alone, merged, base = {}, {}, {}
+        for name in NAMES:
+            texts = [row.text for row in LiveMerge(store, data).measured_rows(name)]
+            for found, which in ((alone, name), (merged, f"all@{name}")):
+                prepared = live.prepare(which)
+                live.switch_(prepared)
+                found[name] = live.run(prepared, prepared.encode(texts)).double()
+            shell = live.prepare(name)
+            live.switch_(live.prepare(None))
+            ids = shell.encode(texts)
+            base[name] = _with_base(live, shell, ids)
+        for name in NAMES:
+            lost = [float((alone[name] * (alone[name] / other).log()).sum(-1).mean())
+                    for other in (merged[name], base[name])]  # fmt: skip
+            assert kept[name] == pytest.approx(1 - lost[0] / lost[1], abs=1e-3)
+
+
+def test_a_search_is_no_worse_than_the_mean(path, data):
+    with Store.open(path) as store:
+        merge = LiveMerge(store, data)
+        fused = fuse(merge, FusionPlan(evaluations=24))
+        assert fused.loss <= merge.loss(Recipe(dict.fromkeys(NAMES, (0.3,))))
+        assert np.isfinite(fused.loss)
+
+
+def test_a_member_that_changes_nothing_is_refused(path, data, tmp_path):
+    own = tmp_path / "own.nps"
+    own.write_bytes(path.read_bytes())
+    add_recipe(own, "nothing", Recipe({"two": (0.0,)}))
+    with Store.open(own) as store, pytest.raises(CalibrationError, match="those of the base"):
+        LiveMerge(store, {"nothing": data["two"]})
+
+
+def _with_base(live, prepared, ids):
+    """Probabilities of the base's body with a task's head."""
+    from nps_store.modeling.shell import pad
+
+    with torch.inference_mode():
+        return prepared.shell.run(pad(ids, prepared.tokenizer, live.body.device)).double()
