@@ -49,5 +49,10 @@ class Dare(Baseline):
 
 def seeded_mask(receiver: Receiver, keep: float | Tensor) -> Tensor:
     """bool [numel], each true with probability `keep`; on the CPU, the same everywhere."""
-    uniform = np.random.default_rng(receiver.seed).random(receiver.layout.numel, dtype=np.float32)
+    return random_mask(receiver.seed, receiver.layout.numel, keep)
+
+
+def random_mask(seed: int, numel: int, keep: float | Tensor) -> Tensor:
+    """bool [numel], each true with probability `keep`; on the CPU, the same everywhere."""
+    uniform = np.random.default_rng(seed).random(numel, dtype=np.float32)
     return torch.from_numpy(uniform) < keep

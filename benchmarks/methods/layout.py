@@ -70,9 +70,13 @@ class Layout:
         return flat
 
     def views(self, flat: Tensor) -> Iterator[tuple[Span, Tensor]]:
-        """Every tensor as a view of the flat vector."""
-        for span in self.spans:
-            yield span, flat[span.place].view(span.shape)
+        """Every tensor as a view of the flat vector.
+
+        They are split off at once: the gradient of a slice is as large as the whole vector.
+        """
+        parts = flat.split([span.numel for span in self.spans])
+        for span, part in zip(self.spans, parts, strict=True):
+            yield span, part.view(span.shape)
 
     def spread(self, per_tensor: Tensor) -> Tensor:
         """[n_tensors] to [numel]: every element gets its tensor's value."""

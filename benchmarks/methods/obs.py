@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from benchmarks.methods.gram import input_grams
+
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from benchmarks.methods.layout import Span
     from benchmarks.methods.problem import Problem
@@ -20,37 +22,14 @@ GROUP = 4
 DAMPING = 0.01
 
 
-@torch.no_grad()
 def hessians(problem: Problem, spans: list[Span]) -> dict[str, Tensor]:
     """Sum of x x^T over the dense fine-tune's inputs of each linear layer, float32 [in, in]."""
-    found = {
-        span.name: torch.zeros(span.shape[1], span.shape[1], device=problem.base.device)
-        for span in spans
-    }
-    mask: list[Tensor] = []
-
-    def hook(name: str) -> object:
-        def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0].float()
-            if x.shape[:-1] == mask[0].shape:
-                x = x[mask[0].bool()]
-            x = x.reshape(-1, x.shape[-1])
-            found[name] += x.T @ x
-
-        return add
-
-    handles = [
-        problem.forward.layer(span.name).register_forward_pre_hook(hook(span.name))
-        for span in spans
-    ]
-    try:
-        for batch in problem.calibration.batches:
-            mask[:] = [batch.inputs["attention_mask"]]
-            problem.forward.logits(problem.dense, batch, head=problem.forward.dense_head)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+    forward = problem.forward
+    return input_grams(
+        {span.name: forward.layer(span.name) for span in spans},
+        problem.calibration.batches,
+        lambda batch: forward.logits(problem.dense, batch, head=forward.dense_head),
+    )
 
 
 def solve(delta: Tensor, hessian: Tensor, scale: Tensor, top_level: int) -> tuple[Tensor, Tensor]:

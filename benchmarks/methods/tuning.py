@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from scipy.optimize import minimize_scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
-
-    from benchmarks.methods.problem import Problem
 
 T = TypeVar("T")
 SCALES = tuple(math.exp(x / 2) for x in range(-3, 8))
@@ -24,11 +22,26 @@ FLOOR = 1e-3
 """
 
 
-def best_scale(problem: Problem, delta: Tensor) -> tuple[float, float]:
-    """The scale of least loss, and that loss: a coarse look, then Brent's method around it."""
-    tried = {scale: problem.loss(delta * scale) for scale in SCALES}
+class Judge(Protocol):
+    """Whatever tells how good a vector is on calibration data."""
+
+    def loss(self, delta: Tensor) -> float:
+        """Of a change of the base's weights, float32 [numel]; less is better."""
+
+
+def best_scale(
+    problem: Judge, delta: Tensor, scales: Sequence[float] = SCALES
+) -> tuple[float, float]:
+    """The scale of least loss, and that loss: a coarse look, then Brent's method around it.
+
+    Args:
+        problem: Gives the loss.
+        delta: float32 [numel].
+        scales: What to look at first, in a geometric series.
+    """
+    tried = {scale: problem.loss(delta * scale) for scale in scales}
     best = min(tried, key=lambda scale: tried[scale])
-    width = math.log(SCALES[1] / SCALES[0])
+    width = math.log(scales[1] / scales[0])
     found = minimize_scalar(
         lambda x: problem.loss(delta * math.exp(x)),
         bounds=(math.log(best) - width, math.log(best) + width),
