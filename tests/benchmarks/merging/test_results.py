@@ -1,0 +1,42 @@
+"""A result file keeps its rows, and refuses those of other settings."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from benchmarks.merging.results import ResultFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def open_file(out: Path, **settings: Any) -> ResultFile:
+    return ResultFile(out, "nps.bench-x/1", "python -m x", "cpu", {"texts": 3, **settings})
+
+
+def test_rows_stay_and_are_replaced_by_key(tmp_path: Path) -> None:
+    out = tmp_path / "x.json"
+    file = open_file(out)
+    assert not file.has(method="a")
+    file.about["base"] = {"accuracy": 0.5}
+    file.put({"method": "a", "value": 1}, method="a")
+    file.put({"method": "b", "value": 2}, method="b")
+    again = open_file(out)
+    assert again.has(method="a")
+    again.put({"method": "a", "value": 3}, method="a")
+    written = json.loads(out.read_text())
+    assert written["rows"] == [{"method": "b", "value": 2}, {"method": "a", "value": 3}]
+    assert written["base"] == {"accuracy": 0.5}
+    assert written["schema"] == "nps.bench-x/1"
+    assert written["packages"]["torch"]
+    assert again.content()["rows"] == written["rows"]
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "x.json"
+    open_file(out).put({"method": "a"}, method="a")
+    with pytest.raises(ValueError, match="name another file"):
+        open_file(out, texts=4)
