@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-KEEPS = (0.1, 0.2, 0.4, 1.0)
+KEEPS = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6)
 """Of the masks (their equation 5); the best is chosen for each task, as in the paper."""
 AT_LEAST = (1, 2, 3)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-DROPS = (0.1, 0.3, 0.5, 0.7, 0.9)
+DROPS = (0.2, 0.5, 0.8, 0.9, 0.95, 0.98)
 TRIMS = (0.2, 1.0)
 """Fractions that TIES keeps of what is left; all of it, as many implementations have it."""
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from benchmarks.methods.forward import Batch
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from benchmarks.methods.forward import Batch
     from benchmarks.methods.layout import Layout
 
 
@@ -32,6 +33,17 @@ class Answered:
     def n_rows(self) -> int:
         """Texts in all."""
         return sum(len(batch.labels) for batch in self.batches)
+
+    def half(self, which: Literal[0, 1]) -> Answered:
+        """Every other text: half 0 and half 1 share none."""
+        batches, expected = [], []
+        for batch, answers in zip(self.batches, self.expected, strict=True):
+            rows = slice(which, None, 2)
+            if len(batch.labels[rows]):
+                inputs = {name: tensor[rows] for name, tensor in batch.inputs.items()}
+                batches.append(Batch(inputs, batch.labels[rows]))
+                expected.append(answers[rows])
+        return Answered(tuple(batches), tuple(expected))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.merging.method import Tuned
-from benchmarks.merging.problem import MergeProblem
+from benchmarks.merging.method import Estimated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -16,16 +15,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.merging.encoder import Encoder
+    from benchmarks.merging.problem import MergeProblem
     from benchmarks.methods.forward import Batch
 
 MAX_TEXTS = 256
 """Texts a task: one backward pass each."""
-FLOORS = (1e-6, 1e-3, 1.0)
+FLOORS = (1e-9, 1e-6, 1e-3, 1.0)
 """Added to every entry, in units of the mean entry, so that elements which no text touches are
 averaged; a large one is plain averaging."""
 
 
-class Fisher(Tuned[MergeProblem]):
+class Fisher(Estimated):
     """Each Fisher is divided by its norm, as the authors do, so that no task drowns the others;
     floor and scale are tuned."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from benchmarks.methods.tuning import Judge, best_scale
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -64,11 +64,36 @@ class Tuned(ABC, Generic[P]):
 
     def merge(self, problem: P) -> Merged:
         """The candidate and scale of least loss."""
+        return self.best(self.candidates(problem), problem)
+
+    def best(self, candidates: Iterable[tuple[Mapping[str, Any], Tensor]], judge: Judge) -> Merged:
+        """The candidate and scale of least loss.
+
+        Raises:
+            ValueError: There are none.
+        """
         best: Merged | None = None
-        for setting, vector in self.candidates(problem):
-            scale, loss = best_scale(problem, vector, self.scales)
+        for setting, vector in candidates:
+            scale, loss = best_scale(judge, vector, self.scales)
             if best is None or loss < best.tuned["loss"]:
                 best = Merged(vector * scale, {**setting, "scale": scale, "loss": loss})
         if best is None:
             raise ValueError(f"{self.name}: no candidates")
         return best
+
+
+class Estimated(Tuned["MergeProblem"]):
+    """A method that estimates something from texts, which tells little about these texts.
+
+    Settings and scale are found on one half of the calibration data with estimates from the other;
+    then the estimates are made anew from all of it.
+    """
+
+    def merge(self, problem: MergeProblem) -> Merged:
+        """The candidate and scale of least loss on texts that it has not seen."""
+        seen, unseen = problem.halves()
+        tuned = self.best(self.candidates(seen), unseen).tuned
+        for setting, vector in self.candidates(problem):
+            if setting.items() <= tuned.items():
+                return Merged(vector * tuned["scale"], tuned)
+        raise ValueError(f"{self.name}: other candidates with more data")

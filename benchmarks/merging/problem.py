@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal
 
@@ -67,6 +67,14 @@ class MergeProblem:
         """float32 [numel], the average of the task vectors."""
         n = len(self.deltas)
         return combined(LINEAR, self.deltas, [1 / n] * n, {})
+
+    def halves(self) -> tuple[MergeProblem, MergeProblem]:
+        """The same with half of each task's calibration texts, none in both."""
+        first, second = (
+            replace(self, calibration={n: data.half(which) for n, data in self.calibration.items()})
+            for which in (0, 1)
+        )
+        return first, second
 
     def loss(self, delta: Tensor) -> float:
         """Of a merged vector over the calibration data; less is better."""

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmarks.merging.matrices import RESTS, with_matrices
-from benchmarks.merging.method import Tuned
-from benchmarks.merging.problem import MergeProblem
+from benchmarks.merging.method import Estimated
 from benchmarks.methods.gram import input_grams
 
 if TYPE_CHECKING:
@@ -17,14 +16,17 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from benchmarks.merging.problem import MergeProblem
+
 OFF_DIAGONALS = (0.1, 0.5, 0.9, 0.99)
 """Factors on what is beside the diagonals of the Gram matrices; the authors take 0.9 mostly."""
 RIDGE = 1e-6
 """In units of the mean diagonal entry: what keeps inputs that are always zero solvable."""
 
 
-class RegMean(Tuned[MergeProblem]):
-    """The factor on the off-diagonals, what the other tensors get, and a scale are tuned."""
+class RegMean(Estimated):
+    """The factor on the off-diagonals, what the other tensors get (the authors: the mean), and a
+    scale are tuned."""
 
     name = "RegMean"
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-KEEPS = (0.05, 0.1, 0.2, 0.4, 1.0)
+KEEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 """The paper keeps 0.2 when nothing can be tuned."""
 
 

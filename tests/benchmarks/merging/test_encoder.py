@@ -101,6 +101,17 @@ def test_a_body_of_another_dtype_is_refused(problem: MergeProblem, fine_tunes) -
         Encoder(module, problem.layout, names, {})
 
 
+def test_halves_share_no_text_and_leave_none_out(problem: MergeProblem) -> None:
+    parts = [half.calibration["three"] for half in problem.halves()]
+    whole = problem.calibration["three"]
+    assert [part.n_rows for part in parts] == [8, 8]
+    ids = [part.batches[0].inputs["input_ids"] for part in parts]
+    interleaved = torch.stack(ids, 1).flatten(0, 1)
+    assert torch.equal(interleaved, whole.batches[0].inputs["input_ids"])
+    losses = [half.task_loss("three", problem.mean) for half in problem.halves()]
+    assert np.mean(losses) == pytest.approx(problem.task_loss("three", problem.mean), rel=1e-4)
+
+
 def test_rows_are_counted_over_batches(problem: MergeProblem) -> None:
     data = problem.calibration["two"]
     assert data.n_rows == 16

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from benchmarks.merging import METHODS
-from benchmarks.merging.method import Merged, Tuned
+from benchmarks.merging.method import Estimated, Merged, Tuned
+from benchmarks.methods.tuning import best_scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,9 @@ def test_a_method_is_better_than_the_base(
     assert found.delta.dtype == torch.float32
     loss = problem.loss(found.delta)
     assert loss < problem.loss(torch.zeros_like(problem.base))
-    if found.tuned:
+    if isinstance(METHODS[name], Estimated):
+        assert found.tuned["loss"] > 0
+    elif found.tuned:
         assert loss == pytest.approx(found.tuned["loss"], rel=1e-5)
 
 
@@ -41,6 +44,20 @@ def test_a_factor_on_the_mean_is_no_worse_than_the_mean(
 ) -> None:
     average = problem.loss(merged["weight averaging"].delta)
     assert problem.loss(merged["Task Arithmetic"].delta) <= average + 1e-9
+
+
+def test_estimates_are_judged_by_texts_that_they_have_not_seen(problem: MergeProblem) -> None:
+    """RegMean's settings are those that a hand-made split gives."""
+    method, (seen, unseen) = METHODS["RegMean"], problem.halves()
+    tried = {
+        tuple(setting.items()): best_scale(unseen, vector, method.scales)
+        for setting, vector in method.candidates(seen)
+    }
+    setting = min(tried, key=lambda key: tried[key][1])
+    found = method.merge(problem)
+    assert found.tuned == {**dict(setting), "scale": tried[setting][0], "loss": tried[setting][1]}
+    vectors = {tuple(s.items()): vector for s, vector in method.candidates(problem)}
+    assert torch.equal(found.delta, vectors[setting] * tried[setting][0])
 
 
 class Parabola:
