@@ -21,7 +21,8 @@ from rich.table import Table
 from benchmarks import minilm
 from benchmarks.machine import choose_gpu
 from benchmarks.merging import METHODS
-from benchmarks.merging.problem import Loaded, Objective, load
+from benchmarks.merging.load import Loaded, load
+from benchmarks.merging.problem import Objective  # noqa: TC001 (typer looks it up)
 from benchmarks.merging.results import ResultFile
 from benchmarks.quality.tasks import CLASSIFIERS, find
 from benchmarks.zoo import quiet

@@ -10,113 +10,26 @@ is not measured again.
 
 from __future__ import annotations
 
-import statistics
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import minilm
 from benchmarks.machine import choose_gpu
 from benchmarks.merging.results import ResultFile
-from benchmarks.quality.tasks import CLASSIFIERS, FineTune, find, load
+from benchmarks.quality.tasks import CLASSIFIERS, find
 from benchmarks.transfer import METHODS
-from benchmarks.transfer.docstrings import Pair, pairs, pairs_hash
-from benchmarks.transfer.method import Merged
-from benchmarks.transfer.problem import KEEP, Sides, TransferProblem, calibration_sides
-from benchmarks.transfer.retrieval import Retrieval
+from benchmarks.transfer.bench import BASE, FINE_TUNE, Bench
+from benchmarks.transfer.docstrings import pairs, pairs_hash
+from benchmarks.transfer.problem import KEEP
+from benchmarks.transfer.table import table
 from benchmarks.zoo import quiet
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 RESULT = Path("benchmarks") / "results" / "transfer.json"
 SCHEMA = "nps.bench-transfer/1"
 N_PAIRS = {"calibration": 512, "test": 1024}
-FINE_TUNE, BASE = "fine-tune", "base"
-FIGURES = ("accuracy", "recall", "mrr", "task_kept", "base_kept", "average", "h_score")
-
-
-class Bench:
-    """One task with both of its sides."""
-
-    def __init__(
-        self,
-        task: FineTune,
-        texts: Mapping[str, Sequence[Pair]],
-        device: str,
-        n_rows: int | None = None,
-    ) -> None:
-        """Load models and data.
-
-        Args:
-            task: The fine-tune.
-            texts: Pairs of the splits.
-            device: Where everything lies.
-            n_rows: Calibration texts of the task, at most.
-        """
-        loaded = load(task, [task], device, n_rows=n_rows)
-        problem = loaded.problem
-        retrieval = {
-            split: Retrieval(task.base, problem.layout, chosen, device)
-            for split, chosen in texts.items()
-        }
-        sides = calibration_sides(problem, retrieval["calibration"])
-        self.problem = TransferProblem(problem, sides)
-        self._test = Sides(problem, loaded.held_out, retrieval["test"])
-
-    def references(self) -> dict[str, Merged]:
-        """The dense fine-tune and the base."""
-        delta = self.problem.delta
-        return {FINE_TUNE: Merged(delta), BASE: Merged(torch.zeros_like(delta))}
-
-    def row(self, name: str, merged: Merged, seconds: float) -> dict[str, Any]:
-        """What a vector gives on test data."""
-        balance = self._test.balance(merged.delta)
-        return {
-            "task": self.problem.task.task,
-            "method": name,
-            "changed": float((merged.delta != 0).double().mean()),
-            "accuracy": balance.accuracy,
-            "recall": balance.found.recall,
-            "mrr": balance.found.mrr,
-            "task_kept": balance.task_kept,
-            "base_kept": balance.base_kept,
-            "average": balance.average,
-            "h_score": balance.h_score,
-            "tuned": merged.tuned,
-            "seconds": round(seconds, 2),
-        }
-
-    def measure(self, name: str) -> dict[str, Any]:
-        """Let a method work, then look at the test data."""
-        start = time.perf_counter()
-        merged = METHODS[name].merge(self.problem)
-        return self.row(name, merged, time.perf_counter() - start)
-
-
-def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Figures of every method over its tasks, best H-score first."""
-    found = []
-    for name in dict.fromkeys(row["method"] for row in rows):
-        own = [row for row in rows if row["method"] == name]
-        figures = {key: statistics.fmean(r[key] for r in own) for key in ("changed", *FIGURES)}
-        found.append({"method": name, "tasks": len(own), **figures})
-    return sorted(found, key=lambda row: -row["h_score"])
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Methods down; means over the tasks across."""
-    heads = ("method", "tasks", "changed", *(name.replace("_", " ") for name in FIGURES))
-    shown = Table(*heads, title="what task and base keep, on test data")
-    for mean in means(rows):
-        cells = (f"{100 * mean[key]:.2f}" for key in ("changed", *FIGURES))
-        shown.add_row(mean["method"], str(mean["tasks"]), *cells)
-    return shown
 
 
 def main(

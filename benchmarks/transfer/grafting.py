@@ -29,7 +29,8 @@ class Grafting(Scaled):
     """Soft mask gamma = basis (1 - s) + (1 - basis) s with s a sigmoid of what is learned.
 
     The basis is the allowed share of largest magnitude. The paper rounds gamma; here the largest
-    of it are kept, so that exactly the allowed share changes.
+    of it are kept, so that exactly the allowed share changes. The loss is the divergence from the
+    fine-tune, and Adam lowers it.
     """
 
     name = "grafting"

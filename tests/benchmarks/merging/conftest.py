@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.merging.problem import Loaded, load
+from benchmarks.merging.load import Loaded, load
 
 if TYPE_CHECKING:
     from benchmarks.merging.problem import MergeProblem

@@ -16,7 +16,8 @@ from benchmarks.methods.gram import input_grams
 from tests.nps_store.models import probabilities
 
 if TYPE_CHECKING:
-    from benchmarks.merging.problem import Loaded, MergeProblem
+    from benchmarks.merging.load import Loaded
+    from benchmarks.merging.problem import MergeProblem
     from benchmarks.quality.tasks import FineTune
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.transfer.__main__ import Bench
+from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.docstrings import Pair
 from tests.tiny import WORDS
 

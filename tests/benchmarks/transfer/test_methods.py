@@ -10,12 +10,12 @@ import torch
 
 from benchmarks.methods.trim import top
 from benchmarks.transfer import METHODS
-from benchmarks.transfer.__main__ import means
 from benchmarks.transfer.grafting import Grafting, kept
 from benchmarks.transfer.model_tailor import corrected_rows, damped, sensitive
+from benchmarks.transfer.table import means
 
 if TYPE_CHECKING:
-    from benchmarks.transfer.__main__ import Bench
+    from benchmarks.transfer.bench import Bench
 
 
 @pytest.mark.parametrize("name", METHODS)

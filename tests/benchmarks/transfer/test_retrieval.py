@@ -14,7 +14,7 @@ from tests.benchmarks.transfer.conftest import PAIRS
 
 if TYPE_CHECKING:
     from benchmarks.quality.tasks import FineTune
-    from benchmarks.transfer.__main__ import Bench
+    from benchmarks.transfer.bench import Bench
 
 
 @pytest.fixture
