@@ -13,10 +13,12 @@ from benchmarks.merging.consensus import ConsensusTies
 from benchmarks.merging.dare import DareTies
 from benchmarks.merging.fisher import Fisher
 from benchmarks.merging.iso import IsoC
+from benchmarks.merging.nps import NpsFusion
 from benchmarks.merging.regmean import RegMean
 from benchmarks.merging.task_arithmetic import TaskArithmetic
 from benchmarks.merging.ties import Ties
 from benchmarks.merging.wudi import Wudi
+from nps_store.fusion import FusionPlan
 
 if TYPE_CHECKING:
     from benchmarks.merging.method import MergeMethod
@@ -33,6 +35,8 @@ METHODS: dict[str, MergeMethod] = {
         RegMean(),
         IsoC(),
         Wudi(),
+        NpsFusion("NPS", FusionPlan(evaluations=400)),
+        NpsFusion("NPS, by layer", FusionPlan(evaluations=1600, groups=7)),
     )
 }
 

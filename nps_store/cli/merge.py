@@ -142,7 +142,7 @@ def _searched(
     with Store.open(store, base=base) as opened:
         merge = LiveMerge(opened, rows, device=device, seed=plan.seed)
         fused = fuse(
-            merge, replace_fields(plan, groups=merge.n_groups(plan.groups)),
+            merge, merge.bounded(plan),
             stopwatch=Stopwatch(seconds), report=_report,
         )  # fmt: skip
         kept = merge.kept(fused.recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nps_store.calibration import Examples, Part, Runner, split_rows
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nps_store.calibration import Row
+    from nps_store.fusion.search import FusionPlan
     from nps_store.modeling.live import PreparedTask
     from nps_store.recipes import Recipe
     from nps_store.store import Store
@@ -62,9 +64,10 @@ class LiveMerge:
             self._tensors |= found
         self._align(store, patches)
 
-    def n_groups(self, at_most: int) -> int:
-        """Groups of layers that can be told apart, and one for what is in no layer."""
-        return min(at_most, len({*groups(self._tensors, 1 << 10).values()}))
+    def bounded(self, plan: FusionPlan) -> FusionPlan:
+        """A plan with a group for each layer at most, and one for what is in none."""
+        n_groups = len({*groups(self._tensors, 1 << 10).values()})
+        return replace(plan, groups=min(plan.groups, n_groups))
 
     def loss(self, recipe: Recipe) -> float:
         """Share of the gain lost, the mean of the members, on the texts of the search."""
