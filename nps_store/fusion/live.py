@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nps_store.calibration import Examples, Part, Runner, split_rows
-from nps_store.errors import CalibrationError, UnsupportedTaskError
+from nps_store.errors import CalibrationError
 from nps_store.modeling.live import LiveBase
 from nps_store.recipes.merged import AlignedTensor, groups
 from nps_store.switch import ResidentTask, Targets, apply_, revert_
@@ -50,6 +50,7 @@ class LiveMerge:
             UnsupportedTaskError: A member cannot run on the shared body.
         """
         self.members = tuple(data)
+        self._names = [tensor.name for tensor in store.base_tensors]
         self._live = LiveBase.load(store, device=device)
         self._targets = Targets(self._live.body.parameters.values())
         self._rows = {name: split_rows(rows, SPLIT, seed=seed) for name, rows in data.items()}
@@ -66,7 +67,7 @@ class LiveMerge:
 
     def bounded(self, plan: FusionPlan) -> FusionPlan:
         """A plan with a group for each layer at most, and one for what is in none."""
-        n_groups = len({*groups(self._tensors, 1 << 10).values()})
+        n_groups = len({*groups(self._names, 1 << 10).values()})
         return replace(plan, groups=min(plan.groups, n_groups))
 
     def loss(self, recipe: Recipe) -> float:
@@ -78,7 +79,7 @@ class LiveMerge:
         return {name: 1 - lost for name, lost in self._lost(recipe, self._measured).items()}
 
     def _lost(self, recipe: Recipe, parts: Mapping[str, Part]) -> dict[str, float]:
-        group_of = groups(self._tensors, recipe.n_groups)
+        group_of = groups(self._names, recipe.n_groups)
         changes = (
             (self._tensors[name], aligned.merged(recipe, group_of[name]))
             for name, aligned in self._aligned.items()
@@ -133,8 +134,6 @@ def _patches(
     patches, tensors = {}, {}
     for change in store.changes_at_once(name):
         live = prepared.shell.body_tensor(change.name)
-        if change.rows is not None:
-            raise UnsupportedTaskError(f"task {name!r} has a grown vocabulary: it is not merged")
         if change.base is not None and change.patch is not None and live is not None:
             patches[change.base], tensors[change.base] = change.patch, live
     return patches, tensors

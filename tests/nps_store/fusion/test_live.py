@@ -12,6 +12,7 @@ from nps_store.compress import Options, compress
 from nps_store.errors import CalibrationError
 from nps_store.fusion import FusionPlan, LiveMerge, fuse
 from nps_store.recipes import Recipe
+from nps_store.recipes.merged import groups
 from nps_store.recipes.writing import add_recipe
 
 NAMES = ("two", "three")
@@ -58,6 +59,26 @@ def test_the_loss_is_that_of_the_merged_tasks_in_place(path, data, tmp_path):
             lost = [float((alone[name] * (alone[name] / other).log()).sum(-1).mean())
                     for other in (merged[name], base[name])]  # fmt: skip
             assert kept[name] == pytest.approx(1 - lost[0] / lost[1], abs=1e-3)
+
+
+def test_layers_are_counted_in_the_whole_base(path, data, monkeypatch):
+    """Also where members change few of them: that is how the recipe will be read."""
+    asked = []
+
+    def spy(names, n_groups):
+        asked.append([*names])
+        return groups(asked[-1], n_groups)
+
+    monkeypatch.setattr("nps_store.fusion.live.groups", spy)
+    with Store.open(path) as store:
+        merge = LiveMerge(store, data)
+        changed = next(iter(merge._aligned))
+        for held in (merge._aligned, merge._tensors):
+            for name in [name for name in held if name != changed]:
+                del held[name]
+        merge.bounded(FusionPlan(groups=3))
+        merge.loss(Recipe({"two": (0.2, 0.4), "three": (0.1, 0.3)}))
+        assert asked == [[tensor.name for tensor in store.base_tensors]] * 2
 
 
 def test_a_search_is_no_worse_than_the_mean(path, data):
