@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from vllm import RequestOutput, SamplingParams
     from vllm.lora.request import LoRARequest
@@ -136,12 +135,7 @@ class TaskLLM:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
 
