@@ -11,8 +11,8 @@ import xxhash
 from formats.canonical import dump
 from nps_store.checkpoint import DTYPES
 from nps_store.contents import Change, StoredContent
-from nps_store.errors import UnsupportedTaskError
 from nps_store.recipes import merged
+from nps_store.recipes.members import check_alike
 from nps_store.shards import TensorSpec
 
 if TYPE_CHECKING:
@@ -54,13 +54,8 @@ class VirtualContent:
             **{key: lent.meta[key] for key in ("tied", "source") if key in lent.meta},
         }  # fmt: skip
         self.directory = replace(lent, name=task.name, meta=meta)
-        for name, member in self._members.items():
-            if member.directory.dtype != lent.dtype:
-                raise UnsupportedTaskError(
-                    f"{task.name!r}: member {name!r} was compressed for "
-                    f"{member.directory.dtype or 'the dtype of the base'}, {task.head!r} for "
-                    f"{lent.dtype or 'the dtype of the base'}; only tasks of one dtype are merged"
-                )
+        members = {task.head: lent, **{k: each.directory for k, each in self._members.items()}}
+        check_alike(task.name, members)  # one may have been replaced since
 
     @property
     def content_hash(self) -> str:
@@ -106,16 +101,11 @@ class VirtualContent:
         return [*self.changes()]
 
     def _patches(self, member: str) -> dict[str, Patch]:
-        patches = {}
-        for change in self._members[member].changes_at_once():
-            if change.rows is not None:
-                raise UnsupportedTaskError(
-                    f"{self.directory.name!r}: member {member!r} has a grown vocabulary "
-                    f"({change.name!r}), which cannot be merged"
-                )
-            if change.base is not None and change.patch is not None:
-                patches[change.base] = change.patch
-        return patches
+        return {
+            change.base: change.patch
+            for change in self._members[member].changes_at_once()
+            if change.base is not None and change.patch is not None
+        }
 
     def _changed(self) -> set[int]:
         members = (member.directory.tensors.bases for member in self._members.values())

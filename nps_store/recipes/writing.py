@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from formats.container import Container
 from formats.writer import ContainerWriter
-from nps_store.errors import RecipeError, TaskExistsError, TaskInUseError, UnsupportedTaskError
+from nps_store.errors import RecipeError, TaskExistsError, TaskInUseError
 from nps_store.recipes.catalog import Catalog, Recipes
 from nps_store.recipes.flatten import flattened, users_of
+from nps_store.recipes.members import check_alike
 
 if TYPE_CHECKING:
     import os
@@ -91,18 +92,7 @@ def _with(recipes: Recipes, name: str, recipe: Recipe) -> Mapping[str, Recipe]:
 
 
 def _heads(container: Container, name: str, members: Sequence[str]) -> tuple[str, ...]:
-    """Members with tensors that the base lacks; refuses what no merge is defined for."""
+    """Members with tensors that the base lacks."""
     directories = {member: container.directory(member) for member in members}
-    first = directories[members[0]]
-    for member, directory in directories.items():
-        if directory.dtype != first.dtype:
-            raise UnsupportedTaskError(
-                f"recipe {name!r}: {member!r} was compressed for another dtype than {members[0]!r}"
-            )
-        grown = [entry.name for entry in directory.tensors.others.values() if entry.extra]
-        if grown:
-            raise UnsupportedTaskError(
-                f"recipe {name!r}: {member!r} has a grown vocabulary ({grown[0]!r}), "
-                "which cannot be merged"
-            )
+    check_alike(name, directories)
     return tuple(m for m in members if None in directories[m].tensors.bases)
