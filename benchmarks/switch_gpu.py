@@ -156,6 +156,7 @@ def _density(
         "floor_milliseconds": {
             f"{sector} bytes": 1e3 * _floor_s(keep, sector, memory) for sector in (32, 64)
         },
+        "in_order_milliseconds": 1e3 * _in_order_s(keep, sum(tensor.numel() for tensor in live)),
         "upload_milliseconds": 1e3 * tasks[0].nbytes / memory["host_nbytes_per_s"],
         "base_identical_afterwards": _are_equal(live, dense),
     }
@@ -220,6 +221,15 @@ def _floor_s(keep: float, sector_nbytes: int, memory: dict[str, Any]) -> float:
     return 2 * touched * memory["copy_milliseconds"] / 1e3
 
 
+def _in_order_s(keep: float, numel: int) -> float:
+    """Seconds to change one element in as many lines of 64 bytes as hold an entry of one of two
+    tasks, all equally far from each other and in order, with nothing else to read."""
+    line = 32
+    stride = round(line / (1 - (1 - keep) ** (2 * line)))
+    some = torch.empty(PINNED_NBYTES // 2, dtype=torch.bfloat16, device="cuda").zero_()[::stride]
+    return _median(lambda: some.add_(1)) * numel / stride / some.numel()
+
+
 def _random_weights(shape: ShapeType) -> Tensor:
     return torch.randn(shape, dtype=torch.bfloat16, device="cuda") * 0.02
 
@@ -271,6 +281,7 @@ def _show(row: dict[str, Any], memory: dict[str, Any]) -> None:
         table.add_row(way, *cells, f"{ratio:.3f}")
     for sector, floor in row["floor_milliseconds"].items():
         table.add_row(f"floor of {sector}", f"{floor:.2f}")
+    table.add_row("as many lines in order", f"{row['in_order_milliseconds']:.2f}")
     table.add_row("upload at bus speed", f"{row['upload_milliseconds']:.2f}")
     Console().print(table)
 
