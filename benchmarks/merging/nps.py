@@ -6,10 +6,13 @@ what its recipe makes of the store is what is measured.
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, finalize
 
 from benchmarks.merging.method import Merged
 from nps_store.calibration import read_rows
@@ -19,11 +22,12 @@ from nps_store.recipes.writing import add_recipe
 from nps_store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
     from benchmarks.merging.problem import MergeProblem
+
+MOST_JOBS = 4
+"""Tasks that a GPU compresses at a time; each takes a few cores beside it."""
 
 
 @dataclass(frozen=True)
@@ -33,36 +37,48 @@ class NpsFusion:
     Attributes:
         name: In results.
         plan: Of the search; its groups are bounded by the layers that there are.
-        options: Of the compression.
     """
 
     name: str
     plan: FusionPlan
-    options: Mapping[str, Any] = field(default_factory=dict)
 
     def merge(self, problem: MergeProblem) -> Merged:
         """What the recipe's tasks have in common: the body."""
         sources = problem.sources
         base, device = sources[0].base, problem.base.device
-        tasks = [TaskSource(each.name, each.path, each.data("calibration")) for each in sources]
         rows = {
             each.name: read_rows(each.data("calibration"))[: problem.calibration[each.name].n_rows]
             for each in sources
         }
-        with tempfile.TemporaryDirectory(prefix="nps-fusion-") as directory:
-            path = Path(directory) / "all.nps"
-            compress(base, tasks, path, options=Options(device=device.type, **self.options))
-            with Store.open(path, base=base) as store:
-                live = LiveMerge(store, rows, device=device.type, seed=self.plan.seed)
-                fused = fuse(live, live.bounded(self.plan))
-            first, *_ = add_recipe(path, "all", fused.recipe)
-            with Store.open(path, base=base) as store:
-                nbytes, body = store.task(first).nbytes, _body(store, first, problem)
+        path = _stored(problem)
+        with Store.open(path, base=base) as store:
+            live = LiveMerge(store, rows, device=device.type, seed=self.plan.seed)
+            fused = fuse(live, live.bounded(self.plan))
+        first, *_ = add_recipe(path, "all", fused.recipe, replace=True)
+        with Store.open(path, base=base) as store:
+            nbytes, body = store.task(first).nbytes, _body(store, first, problem)
         tuned = {
             "gain_lost": fused.loss, "evaluations": fused.n_evaluations, "recipe_nbytes": nbytes,
             "groups": fused.recipe.n_groups, "members": dict(fused.recipe.members),
         }  # fmt: skip
         return Merged(body.to(device) - problem.base, tuned)
+
+
+_STORES: WeakKeyDictionary[MergeProblem, Path] = WeakKeyDictionary()
+
+
+def _stored(problem: MergeProblem) -> Path:
+    """The store of the fine-tunes, which all searches merge; it goes with the problem."""
+    path = _STORES.get(problem)
+    if path is None:
+        directory = tempfile.mkdtemp(prefix="nps-fusion-")
+        finalize(problem, shutil.rmtree, directory)
+        path = _STORES[problem] = Path(directory) / "all.nps"
+        sources, device = problem.sources, problem.base.device.type
+        tasks = [TaskSource(each.name, each.path, each.data("calibration")) for each in sources]
+        jobs = 1 if device == "cpu" else min(MOST_JOBS, max(1, (os.cpu_count() or 1) // 4))
+        compress(sources[0].base, tasks, path, options=Options(device=device), jobs=jobs)
+    return path
 
 
 def _body(store: Store, name: str, problem: MergeProblem) -> Tensor:

@@ -48,7 +48,9 @@ class Bench:
             for split, chosen in texts.items()
         }
         sides = calibration_sides(problem, retrieval["calibration"])
-        self.problem = TransferProblem(problem, sides)
+        calibration = texts["calibration"]
+        base_texts = [text for pair in calibration for text in (pair.query, pair.document)]
+        self.problem = TransferProblem(problem, sides, tuple(base_texts), n_rows)
         self._test = Sides(problem, loaded.held_out, retrieval["test"])
 
     def references(self) -> dict[str, Merged]:

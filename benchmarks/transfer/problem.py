@@ -77,11 +77,15 @@ class TransferProblem:
     Attributes:
         task: Its task vector, model and calibration data.
         calibration: Both sides of the calibration data.
+        base_texts: Those of the base's side.
+        n_rows: Texts of the task's side, at most; None is all.
         keep: Share of the parameters that may change.
     """
 
     task: Problem
     calibration: Sides
+    base_texts: tuple[str, ...]
+    n_rows: int | None = None
     keep: float = KEEP
 
     @property

@@ -124,17 +124,27 @@ def task_sources(tasks: list[str], calibrations: list[str] | None) -> list[TaskS
     return [TaskSource(name, path, files.get(name)) for name, path in pairs]
 
 
+def named_files(option: str, given: list[str] | None) -> dict[str, Path]:
+    """NAME=FILE by name.
+
+    Raises:
+        BadOptionError: Not of that form, or a name twice.
+    """
+    files: dict[str, Path] = {}
+    for name, path in (_pair(option, text) for text in given or []):
+        if name in files:
+            raise BadOptionError(f"{option} names {name!r} twice; give it one file")
+        files[name] = path
+    return files
+
+
 def calibration_files(given: list[str] | None, tasks: Collection[str]) -> dict[str, Path]:
     """NAME=FILE by name.
 
     Raises:
         BadOptionError: Not of that form, twice, or for a task that is not given.
     """
-    files: dict[str, Path] = {}
-    for name, path in (_pair("--calib", text) for text in given or []):
-        if name in files:
-            raise BadOptionError(f"--calib names task {name!r} twice; give it one file")
-        files[name] = path
+    files = named_files("--calib", given)
     unknown = sorted(set(files) - set(tasks))
     if unknown:
         raise BadOptionError(f"--calib names task {unknown[0]!r}, which no --task gives")

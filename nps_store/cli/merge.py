@@ -15,6 +15,7 @@ from nps_store.cli.output import emit
 from nps_store.errors import BadOptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from nps_store.fusion import FusionPlan
@@ -52,9 +53,9 @@ def merge(
     ] = None,
     calib: arg.Calibrations = None,
     groups: Annotated[
-        int, typer.Option(help="Of nps: groups of layers with weights of their own.")
+        int, typer.Option(min=1, help="Of nps: groups of layers with weights of their own.")
     ] = 1,
-    evaluations: Annotated[int, typer.Option(help="Of nps: model evaluations.")] = 240,
+    evaluations: Annotated[int, typer.Option(min=0, help="Of nps: model evaluations.")] = 240,
     search_seconds: arg.SearchSeconds = None,
     seed: arg.Seed = 0,
     device: arg.Device = "cpu",
@@ -82,8 +83,9 @@ def merge(
     if method is MergeMethod.nps:
         plan = FusionPlan(evaluations, groups, seed)
         recipe = _searched(
-            store, weights, calib, plan, base=base, device=device, seconds=search_seconds
-        )
+            store, name, weights, calib, plan,
+            base=base, device=device, seconds=search_seconds, replace=replace,
+        )  # fmt: skip
     else:
         recipe = _recipe(weights, method, scale, at_least)
     names = add_recipe(store, name, recipe, replace=replace)
@@ -115,8 +117,18 @@ def created() -> dict[str, str]:
     return {"created": now.isoformat(timespec="seconds")}
 
 
+def progress(what: str) -> Callable[[float, int], None]:
+    """Tells of every evaluation of a search what is lost."""
+
+    def tell(loss: float, count: int) -> None:
+        sys.stderr.write(f"evaluation {count}: {loss:.4f} of the {what} lost\n")
+
+    return tell
+
+
 def _searched(
     store: Path,
+    name: str,
     weights: dict[str, float | None],
     calib: list[str] | None,
     plan: FusionPlan,
@@ -124,9 +136,12 @@ def _searched(
     base: Path | None,
     device: str,
     seconds: float | None,
+    replace: bool,
 ) -> Recipe:
     from nps_store.calibration import read_rows
     from nps_store.fusion import LiveMerge, fuse
+    from nps_store.recipes import Recipe
+    from nps_store.recipes.writing import check_recipe
     from nps_store.search import Stopwatch
     from nps_store.store import Store
 
@@ -138,21 +153,18 @@ def _searched(
         raise BadOptionError(
             f"--method nps needs --calib for every member; {missing[0]!r} has none"
         )
+    check_recipe(store, name, Recipe(dict.fromkeys(weights, (1.0,))), replace=replace)
     rows = {member: read_rows(files[member]) for member in weights}
     with Store.open(store, base=base) as opened:
         merge = LiveMerge(opened, rows, device=device, seed=plan.seed)
         fused = fuse(
             merge, merge.bounded(plan),
-            stopwatch=Stopwatch(seconds), report=_report,
+            stopwatch=Stopwatch(seconds), report=progress("gain"),
         )  # fmt: skip
         kept = merge.kept(fused.recipe)
     quality = {"measure": "distill", "value": sum(kept.values()) / len(kept), "members": kept}
     searched = {"loss": fused.loss, "evaluations": fused.n_evaluations}
     return replace_fields(fused.recipe, meta={**created(), "quality": quality, "search": searched})
-
-
-def _report(loss: float, count: int) -> None:
-    sys.stderr.write(f"evaluation {count}: {loss:.4f} of the gain lost\n")
 
 
 def _recipe(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nps_store.recipes.recipe import LINEAR
+from nps_store.recipes.recipe import BANDS, EDGES, FACTORS, LINEAR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +34,9 @@ def combined(
     """
     if rule == LINEAR:
         return _weighted_sum(deltas, weights)
+    if rule == BANDS:
+        edges, factors = ([params[name] for name in names] for names in (EDGES, FACTORS))
+        return banded(deltas, weights, edges, factors)
     if rule == "ties":
         return ties(deltas, weights)
     return consensus(deltas, weights, at_least=int(params["at_least"]))
@@ -46,6 +49,28 @@ def ties(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     agreeing = [torch.where(torch.sign(delta) == elected, delta, 0.0) for delta in deltas]
     n_agreeing = sum((delta != 0).to(torch.float32) for delta in agreeing)
     return _weighted_sum(agreeing, weights) / torch.as_tensor(n_agreeing).clamp_(min=1)
+
+
+def banded(
+    deltas: Sequence[Tensor],
+    weights: Sequence[float],
+    edges: Sequence[float],
+    factors: Sequence[float],
+) -> Tensor:
+    """The weighted sum of members whose elements are first weighted by their magnitude's band
+    (Neural Parameter Search, equation 4).
+
+    Args:
+        deltas: Each member's change, float32 [n].
+        weights: Of the members.
+        edges: Lower edges of all bands but the first, increasing.
+        factors: Weight of every band.
+    """
+    bounds, factor = (deltas[0].new_tensor([*each]) for each in (edges, factors))
+    bands = (torch.bucketize(delta.abs(), bounds, right=True) for delta in deltas)
+    return _weighted_sum(
+        [delta * factor[band] for delta, band in zip(deltas, bands, strict=True)], weights
+    )
 
 
 def consensus(deltas: Sequence[Tensor], weights: Sequence[float], *, at_least: int) -> Tensor:

@@ -87,6 +87,11 @@ class AlignedTensor:
         values = combined(recipe.rule, [*self.deltas.values()], weights, recipe.params)
         return SparseDelta.of_values(self.where, values)
 
+    def to(self, device: torch.device | str) -> AlignedTensor:
+        """The same on `device`."""
+        deltas = {name: delta.to(device) for name, delta in self.deltas.items()}
+        return AlignedTensor(self.where.to(device), deltas)
+
 
 def groups(names: Iterable[str], n_groups: int) -> dict[str, int]:
     """The group of each tensor: 0 outside the layers, then layers in equal shares, in order."""

@@ -10,13 +10,22 @@ from formats.canonical import dump
 from nps_store.errors import RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from formats.canonical import JSON
 
 SCHEMA: Final = "nps.recipe/1"
 LINEAR: Final = "linear"
-RULES: Final = {LINEAR: (), "ties": (), "consensus": ("at_least",)}
+BANDS: Final = "bands"
+N_BANDS: Final = 6
+EDGES: Final = tuple(f"edge_{band}" for band in range(1, N_BANDS))
+FACTORS: Final = tuple(f"band_{band}" for band in range(N_BANDS))
+RULES: Final = {
+    LINEAR: (),
+    BANDS: (*EDGES, *FACTORS),
+    "ties": (),
+    "consensus": ("at_least",),
+}
 """Rules by which task vectors are combined, and the parameters that each takes."""
 MAX_MEMBERS = 256
 MAX_GROUPS = 64
@@ -63,6 +72,9 @@ class Recipe:
         if len({len(weights) for weights in self.members.values()} - {1}) > 1:
             raise RecipeError("members have weights for different numbers of layer groups")
         _check_finite("parameters of the rule", tuple(self.params.values()))
+        edges = [self.params[edge] for edge in EDGES if self.rule == BANDS]
+        if edges != sorted(edges):
+            raise RecipeError(f"edges of the bands decrease: {edges}")
 
     @property
     def n_groups(self) -> int:
@@ -102,6 +114,16 @@ class Recipe:
             raise RecipeError(f"recipe {name!r}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecipeError(f"recipe {name!r} is malformed: {error!r}") from error
+
+
+def band_params(edges: Sequence[float], factors: Sequence[float]) -> dict[str, float]:
+    """Parameters of the rule by magnitude bands.
+
+    Args:
+        edges: Lower edges of all bands but the first, not decreasing.
+        factors: Weight of every band.
+    """
+    return dict(zip((*EDGES, *FACTORS), (*edges, *factors), strict=True))
 
 
 def normalised(weights: Mapping[str, float], *, scale: float = 1.0) -> dict[str, tuple[float]]:

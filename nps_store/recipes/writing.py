@@ -44,22 +44,28 @@ def add_recipe(
         UnsupportedTaskError: Members cannot be merged with each other (says why).
     """
     with ContainerWriter.open(path) as writer, Container.open(path) as container:
-        root = container.root
-        if name in root.tasks or (name in root.recipes and not replace):
-            hint = "choose another name" if name in root.tasks else "use --replace to replace it"
-            raise TaskExistsError(f"{path}: already has {name!r}; {hint}")
-        others = {other: value for other, value in root.recipes.items() if other != name}
-        members = flattened(name, _with(Recipes(others), name, recipe), root.tasks).members
-        made = with_fields(recipe, heads=_heads(container, name, [*members]))
-        if made.nbytes > MAX_NBYTES:
-            raise RecipeError(f"recipe {name!r} takes more than {MAX_NBYTES} bytes")
-        names = Catalog({name: made.to_json()}, root.tasks).names
-        taken = {*root.tasks, *Catalog(others, root.tasks).names} & {*names}
-        if taken:
-            raise TaskExistsError(f"{path}: already has {min(taken)!r}; choose another name")
+        made, names = _checked(container, name, recipe, replace=replace)
         writer.set_recipe(name, made.to_json())
         writer.commit()
     return names
+
+
+def check_recipe(
+    path: str | os.PathLike[str], name: str, recipe: Recipe, *, replace: bool = False
+) -> None:
+    """Refuse what `add_recipe` would, before weights are searched for it.
+
+    Args:
+        path: The store.
+        name: Of the recipe.
+        recipe: As it will be, but for its numbers.
+        replace: Put it in place of a recipe of that name.
+
+    Raises:
+        NpsError: As `add_recipe`.
+    """
+    with Container.open(path) as container:
+        _checked(container, name, recipe, replace=replace)
 
 
 def remove(path: str | os.PathLike[str], names: Sequence[str]) -> int:
@@ -85,6 +91,26 @@ def remove(path: str | os.PathLike[str], names: Sequence[str]) -> int:
             else:
                 writer.remove_task(name)
         return writer.commit()
+
+
+def _checked(
+    container: Container, name: str, recipe: Recipe, *, replace: bool
+) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe with its heads, and the names of its tasks."""
+    path, root = container.path, container.root
+    if name in root.tasks or (name in root.recipes and not replace):
+        hint = "choose another name" if name in root.tasks else "use --replace to replace it"
+        raise TaskExistsError(f"{path}: already has {name!r}; {hint}")
+    others = {other: value for other, value in root.recipes.items() if other != name}
+    members = flattened(name, _with(Recipes(others), name, recipe), root.tasks).members
+    made = with_fields(recipe, heads=_heads(container, name, [*members]))
+    if made.nbytes > MAX_NBYTES:
+        raise RecipeError(f"recipe {name!r} takes more than {MAX_NBYTES} bytes")
+    names = Catalog({name: made.to_json()}, root.tasks).names
+    taken = {*root.tasks, *Catalog(others, root.tasks).names} & {*names}
+    if taken:
+        raise TaskExistsError(f"{path}: already has {min(taken)!r}; choose another name")
+    return made, names
 
 
 def _with(recipes: Recipes, name: str, recipe: Recipe) -> Mapping[str, Recipe]:

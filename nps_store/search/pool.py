@@ -102,7 +102,7 @@ def collect(
         seed: Names the random numbers; another task must use another seed.
         device: Where scores are computed and the pool lies; its content is the same everywhere.
     """
-    edges = _band_edges(vectors, rule, device)
+    edges = band_edges(vectors, rule, device)
     histogram = torch.zeros(rule.n_bands * _N_BINS, dtype=torch.int64, device=device)
     numel = n_changed = 0
     for chunk in _scored(vectors, rule, seed, edges, device):
@@ -184,12 +184,17 @@ def _runs(flat: Tensor, rule: Rule, device: str) -> Iterator[tuple[int, Tensor, 
         yield start, tau, rule.strength(tau) if ranked is None else ranked[run].to(device)
 
 
-def _band_edges(vectors: TaskVectors, rule: Rule, device: str) -> Float32:
+def band_edges(vectors: TaskVectors, rule: Rule, device: str) -> Float32:
     """Lower edges of bands 1 .. n_bands-1, float32.
 
     Log-spaced ones lie below the largest magnitude; the lowest stands where the magnitudes below it
     hold 2 % of the energy, and elements under it share band 0. Equal-count ones divide the elements
     that are not zero.
+
+    Args:
+        vectors: The task vector.
+        rule: How many bands, and how they are spaced.
+        device: Where to look.
     """
     if rule.n_bands == 1:
         return np.empty(0, dtype=np.float32)

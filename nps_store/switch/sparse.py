@@ -96,7 +96,7 @@ class SparseDelta:
     def of_values(cls, where: BlockIndex, values: Tensor) -> SparseDelta:
         """Of values [n] in any floating dtype; they count as float32."""
         exact = values if values.dtype == torch.bfloat16 else values.to(torch.float32)
-        return cls(where, exact, torch.ones(1))
+        return cls(where, exact, torch.ones(1, device=exact.device))
 
     @property
     def numel(self) -> int:

@@ -26,6 +26,51 @@ def test_a_part_of_a_task_is_a_task(nps, store):
     assert (made["tasks"], made["members"]) == (["half"], {"two": [0.25]})
 
 
+def test_a_part_of_a_task_is_searched(nps, store, zoo):
+    words = [f"--calib=new={zoo.data('two')}", f"--retain=old={zoo.data('three')}", "--json"]
+    options = ["--name=part", "--task=two", "--evaluations=12", "--groups=2"]
+    result = nps("transfer", store, *options, *words)
+    assert "of the balance lost" in result.err
+    assert (result.document["rule"], result.document["tasks"]) == ("bands", ["part"])
+    assert len(result.document["members"]["two"]) == 2
+    found = nps("inspect", store, "part", "--json").document
+    quality = found["quality"]
+    assert 0 <= quality["value"] <= 1 >= quality["base"]["old"]
+    listed = {task["name"]: task for task in nps("ls", store, "--json").document["tasks"]}
+    assert listed["part"]["nbytes"] < 1000
+    assert nps("verify", store, "--level=base", f"--base={zoo.base}", "--json").document["ok"]
+    again = nps("transfer", store, *options, *words)
+    assert again.code == 35
+    assert "evaluation" not in again.err  # refused before the search
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--calib=new=a.jsonl"], "needs --retain NAME=FILE.jsonl"),
+        (["--retain=old=a.jsonl"], "needs --calib new=FILE.jsonl"),
+        (["--calib=old=a.jsonl", "--retain=old=a.jsonl"], "needs --calib new=FILE.jsonl"),
+        (["--calib=new=a.jsonl", "--retain=two=a.jsonl"], "under another name"),
+        (["--calib=new=a.jsonl", "--retain=old=a.jsonl", "--lambda=0.5"], "leave one out"),
+        (["--calib=new=a", "--retain=old=a", "--retain=old=b"], "names 'old' twice"),
+    ],
+)
+def test_a_search_needs_both_sides(nps, store, words, message):
+    before = store.read_bytes()
+    result = nps("transfer", store, "--name=part", "--task=two", *words)
+    assert (result.code, store.read_bytes()) == (2, before)
+    assert message in result.sentence
+
+
+def test_no_search_begins_for_what_cannot_be_written(nps, store):
+    made = nps("merge", store, "--name=m", "--task=two", "--task=three", "--method=ties")
+    assert made.code == 0
+    files = ["--calib=new=missing.jsonl", "--retain=old=missing.jsonl"]
+    result = nps("transfer", store, "--name=part", "--task=m", *files)
+    assert result.code == 64
+    assert "only linear ones" in result.sentence
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

@@ -69,13 +69,12 @@ def test_layers_are_counted_in_the_whole_base(path, data, monkeypatch):
         asked.append([*names])
         return groups(asked[-1], n_groups)
 
-    monkeypatch.setattr("nps_store.fusion.live.groups", spy)
+    monkeypatch.setattr("nps_store.fusion.members.groups", spy)
     with Store.open(path) as store:
         merge = LiveMerge(store, data)
-        changed = next(iter(merge._aligned))
-        for held in (merge._aligned, merge._tensors):
-            for name in [name for name in held if name != changed]:
-                del held[name]
+        aligned = merge._live._aligned
+        for name in [*aligned][1:]:
+            del aligned[name]
         merge.bounded(FusionPlan(groups=3))
         merge.loss(Recipe({"two": (0.2, 0.4), "three": (0.1, 0.3)}))
         assert asked == [[tensor.name for tensor in store.base_tensors]] * 2

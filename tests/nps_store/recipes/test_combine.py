@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nps_store.recipes import combined
+from nps_store.recipes import band_params, combined
 
 DELTAS = st.integers(1, 5).flatmap(
     lambda n: arrays.arrays(np.float32, (n, 7), elements=st.sampled_from([-2.0, -1.0, 0.0, 0.5, 3]))
@@ -31,13 +31,27 @@ def consensus(column, weights):
     return sum(d * w for d, w in zip(column, weights, strict=True)) if active >= 2 else 0.0
 
 
+EDGES = [0.0, 0.5, 1.0, 1.5, 3.0]
+FACTORS = [-1.0, 0.0, 0.25, 2.0, 1.0, 3.0]
+
+
+def banded(column, weights):
+    factors = [FACTORS[sum(abs(d) >= edge for edge in EDGES)] for d in column]
+    return sum(d * f * w for d, f, w in zip(column, factors, weights, strict=True))
+
+
 def linear(column, weights):
     return sum(d * w for d, w in zip(column, weights, strict=True))
 
 
 @pytest.mark.parametrize(
     ("rule", "params", "expected"),
-    [("linear", {}, linear), ("ties", {}, ties), ("consensus", {"at_least": 2.0}, consensus)],
+    [
+        ("linear", {}, linear),
+        ("bands", band_params(EDGES, FACTORS), banded),
+        ("ties", {}, ties),
+        ("consensus", {"at_least": 2.0}, consensus),
+    ],
 )
 @settings(max_examples=50, deadline=None)
 @given(deltas=DELTAS)

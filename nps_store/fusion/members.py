@@ -1,0 +1,100 @@
+"""Stored tasks on one live body, put in place the way that recipes combine them."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from nps_store.modeling.live import LiveBase
+from nps_store.recipes.merged import AlignedTensor, groups
+from nps_store.switch import apply_, revert_
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from nps_store.modeling.live import PreparedTask
+    from nps_store.recipes import Recipe
+    from nps_store.store import Store
+    from nps_store.switch import Patch, SparseDelta
+
+_MOST_GROUPS = 1 << 10
+
+
+class LiveMembers:
+    """The members of recipes that are yet to be made, decoded once.
+
+    Attributes:
+        live: The body.
+    """
+
+    def __init__(self, store: Store, *, device: str = "cpu") -> None:
+        """Load the base.
+
+        Args:
+            store: Where the members are.
+            device: Where to run.
+        """
+        self.live = LiveBase.load(store, device=device)
+        self._store = store
+        self._names = [tensor.name for tensor in store.base_tensors]
+        self._tensors: dict[str, Tensor] = {}
+        self._patches: dict[str, dict[str, Patch]] = {}
+
+    @property
+    def n_groups(self) -> int:
+        """Layers of the base, and one group for what is in none."""
+        return len({*groups(self._names, _MOST_GROUPS).values()})
+
+    def join(self, name: str) -> PreparedTask:
+        """Make a task or recipe of the store one of the members, in the order of summation.
+
+        Raises:
+            UnsupportedTaskError: It cannot run on the shared body.
+        """
+        prepared = self.live.prepare(name)
+        patches = self._patches[name] = {}
+        for change in self._store.changes_at_once(name):
+            live = prepared.shell.body_tensor(change.name)
+            if change.base is not None and change.patch is not None and live is not None:
+                patches[change.base] = change.patch
+                self._tensors[change.base] = live
+        return prepared
+
+    @contextmanager
+    def in_place(self, recipe: Recipe) -> Iterator[None]:
+        """With what a recipe of the members makes of the base."""
+        log = apply_((self._tensors[name], patch) for name, patch in self.changes(recipe))
+        try:
+            yield
+        finally:
+            revert_(log)
+
+    def changes(self, recipe: Recipe) -> Iterator[tuple[str, SparseDelta]]:
+        """What a recipe of the members makes of the base's tensors, by their names."""
+        group_of = groups(self._names, recipe.n_groups)
+        for name, aligned in self._aligned.items():
+            yield name, aligned.merged(recipe, group_of[name])
+
+    def vectors(self, member: str) -> Iterator[tuple[str, Tensor]]:
+        """(base name, what the member adds to elements of it, float32 [n]), tensor by tensor."""
+        for name, aligned in self._aligned.items():
+            if member in aligned.deltas:
+                yield name, aligned.deltas[member]
+
+    @cached_property
+    def _aligned(self) -> dict[str, AlignedTensor]:
+        """Where the tensors lie."""
+        numels = {name: tensor.numel() for name, tensor in self._tensors.items()}
+        dtype, base = self.live.body.dtype, self._store.base
+        aligned = {
+            name: AlignedTensor.of(
+                name, self._patches, self._patches, numels,
+                lambda other: base.tensor(other).reshape(-1).to(dtype),
+            )
+            for name in self._tensors
+        }  # fmt: skip
+        device = self.live.body.device
+        return {name: each.to(device) for name, each in aligned.items() if each is not None}
