@@ -67,14 +67,19 @@ def zipf_mix(
     ]  # fmt: skip
 
 
-def run(llm: LLM, asked: Sequence[Asked], route: Route) -> dict[str, Any]:
-    """Put all requests through; returns what was seen."""
+def run(
+    llm: LLM, asked: Sequence[Asked], route: Route, *, seconds: float | None = None
+) -> dict[str, Any]:
+    """Put all requests through, or as much of them as is done after some seconds; returns what was
+    seen."""
     engine, began = llm.llm_engine, time.perf_counter()
-    due, waits, since = deque(asked), [], {}
+    due, waits, steps, since = deque(asked), [], [], {}
     by_id = {str(each.number): each for each in asked}
     at_work: dict[int, int] = {}
     while due or engine.has_unfinished_requests():
         now = time.perf_counter() - began
+        if seconds is not None and now > seconds:
+            break
         while due and due[0].at_s <= now:
             each = due.popleft()
             _add(engine, each, route)
@@ -83,8 +88,9 @@ def run(llm: LLM, asked: Sequence[Asked], route: Route) -> dict[str, Any]:
         if not engine.has_unfinished_requests():
             time.sleep(max(0.0, due[0].at_s - now))
             continue
-        outputs = engine.step()
+        outputs, before = engine.step(), now
         now = time.perf_counter() - began
+        steps.append(now - before)
         served = {by_id[output.request_id].task for output in outputs}
         waits += [now - since[task] for task in served]
         since |= dict.fromkeys(served, now)
@@ -95,15 +101,32 @@ def run(llm: LLM, asked: Sequence[Asked], route: Route) -> dict[str, Any]:
                 at_work[each.task] -= 1
                 if not at_work[each.task]:
                     del since[each.task], at_work[each.task]
-    return summary(asked, time.perf_counter() - began, waits)
+    taken_s = time.perf_counter() - began
+    engine.abort_request(list(by_id))
+    return summary(asked, taken_s, waits, steps)
 
 
-def summary(asked: Sequence[Asked], seconds: float, waits: Sequence[float]) -> dict[str, Any]:
-    """Throughput and waits; `task_wait_s` is between two steps of a task that has work."""
+def summary(
+    asked: Sequence[Asked],
+    seconds: float,
+    waits: Sequence[float] = (),
+    steps: Sequence[float] = (),
+) -> dict[str, Any]:
+    """Throughput and waits, of requests whose first token was seen.
+
+    Args:
+        asked: All requests.
+        seconds: That all took.
+        waits: Between two steps of a task that has work, each.
+        steps: Seconds of each step, as a client sees it.
+    """
+    n_asked, asked = len(asked), [each for each in asked if each.n_seen]
     n_tokens = sum(each.n_seen for each in asked)
     tasks = sorted({each.task for each in asked})
     return {
-        "n_requests": len(asked),
+        "n_requests": n_asked,
+        "n_begun": len(asked),
+        "n_finished": sum(each.end_s > 0 for each in asked),
         "n_tokens": n_tokens,
         "seconds": seconds,
         "tokens_per_s": n_tokens / seconds,
@@ -114,6 +137,7 @@ def summary(asked: Sequence[Asked], seconds: float, waits: Sequence[float]) -> d
             for task in tasks
         },
         "task_wait_s": percentiles(waits),
+        "step_s": percentiles(steps),
     }
 
 

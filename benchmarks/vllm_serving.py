@@ -5,7 +5,8 @@
 
 Random weights, which cost the time of real ones. The same requests each way, every way in a process
 of its own, in turn. A step of the model has at most as many requests each way: where every task has
-that many waiting, batches are full whosever they are.
+that many waiting, batches are full whosever they are. All requests at once with `--seconds` show
+that; with `--rate`, or until the last one is done, tasks with few requests have small batches.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from rich.table import Table
 
 from benchmarks.machine import circumstances, write_result
 from benchmarks.vllm_ways import SIZES, WAYS, kept_fraction, make_files
+from server.engines.vllm.version import check_vllm
 
+CAPTURED = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
+"""Sizes of batches that CUDA graphs are made for."""
 RESULTS = Path("benchmarks") / "results"
 
 
@@ -40,8 +44,12 @@ def main(
     rate: Annotated[float | None, typer.Option(help="Arrivals a second; all at once.")] = None,
     quantum_ms: Annotated[float, typer.Option(help="That a task keeps the model.")] = 250.0,
     sequences: Annotated[int, typer.Option(help="Requests in one step of the model.")] = 32,
+    seconds: Annotated[
+        float | None, typer.Option(help="After which a way is measured; all requests done.")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Of all ways; the median is shown.")] = 1,
     ways: Annotated[str, typer.Option(help="Which, with commas between.")] = ",".join(WAYS),
+    memory: Annotated[float, typer.Option(help="Fraction of a GPU's memory.")] = 0.85,
     eager: Annotated[bool, typer.Option(help="No compiling and no CUDA graphs.")] = False,
     out: Annotated[Path | None, typer.Option(help="Where to write the result.")] = None,
 ) -> None:
@@ -49,34 +57,43 @@ def main(
     folder = work / f"{size}-{tasks}-{keep:g}"
     make_files(folder, SIZES[size], n_tasks=tasks, keep=keep, device=device)
     asked = {"n": requests, "n_tasks": tasks, "longest": longest, "rate": rate}
+    limits = {"quantum_s": quantum_ms / 1e3, "seconds": seconds}
     options: dict[str, Any] = {
         "max_model_len": 2048, "max_num_seqs": sequences * tasks,
         "max_num_active_seqs": sequences, "skip_tokenizer_init": True, "seed": 0,
         "disable_log_stats": False, "enforce_eager": eager or device == "cpu",
     }  # fmt: skip
-    if device == "cpu":
+    if device == "cuda":
+        sizes = [n for n in CAPTURED if n < sequences] + [sequences]
+        options["gpu_memory_utilization"] = memory
+        options["compilation_config"] = {"cudagraph_capture_sizes": sizes}
+    else:
         options |= {"kv_cache_memory_bytes": 2 << 30, "block_size": 32}
     result: dict[str, Any] = {
         "schema": "nps.bench-vllm-serving/1",
         "command": f"python -m benchmarks.vllm_serving {' '.join(sys.argv[1:])}".strip(),
         **circumstances(device),
-        "size": size, "tasks": tasks, "kept": kept_fraction(folder), "quantum_s": quantum_ms / 1e3,
-        "requests": asked, "engine": options, "rounds": [],
+        "size": size, "tasks": tasks, "kept": kept_fraction(folder), "vllm": check_vllm(),
+        "limits": limits, "requests": asked, "engine": options, "rounds": [],
     }  # fmt: skip
     out = out or RESULTS / f"vllm_serving_{device}_{size}.json"
     for _ in range(rounds):
         round_: dict[str, Any] = {}
         result["rounds"].append(round_)
         for way in ways.split(","):
-            round_[way] = _measured(way, folder, options, asked, quantum_ms / 1e3)
+            round_[way] = _measured(way, folder, options, asked, limits)
             write_result(out, result)
     _show(result)
 
 
 def _measured(
-    way: str, folder: Path, options: dict[str, Any], asked: dict[str, Any], quantum_s: float
+    way: str,
+    folder: Path,
+    options: dict[str, Any],
+    asked: dict[str, Any],
+    limits: dict[str, float | None],
 ) -> dict[str, Any]:
-    words = json.dumps({"options": options, "asked": asked, "quantum_s": quantum_s})
+    words = json.dumps({"options": options, "asked": asked, "limits": limits})
     command = [sys.executable, "-m", "benchmarks.vllm_ways", way, str(folder), words]
     subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603 (a module of this package)
     measured: dict[str, Any] = json.loads((folder / "measured.json").read_text())
@@ -84,16 +101,18 @@ def _measured(
 
 
 def _show(result: dict[str, Any]) -> None:
-    table = Table("way", "tokens/s", "first token p50", "p99", "task waits p99", "most", "switches",
-                  "ms each")  # fmt: skip
+    table = Table("way", "tokens/s", "first token p50", "p99", "task waits p99", "at most by rule",
+                  "switches", "ms p50", "p99")  # fmt: skip
     for way in result["rounds"][0]:
         rows = [round_[way] for round_ in result["rounds"]]
         row = sorted(rows, key=lambda each: each["tokens_per_s"])[len(rows) // 2]
         speed = statistics.median(each["tokens_per_s"] for each in rows)
-        first, waits = row["first_token_s"], row["task_wait_s"]
+        first, waits, switch = row["first_token_s"], row["task_wait_s"], row.get("switch_s")
         cells = [f"{speed:.0f}", f"{first['p50']:.3f} s", f"{first['p99']:.3f} s"]
-        cells += [f"{waits[name]:.3f} s" if waits else "" for name in ("p99", "max")]
-        cells += [str(row.get("n_switches", "")), f"{row.get('switch_ms') or 0:.2f}"]
+        cells.append(f"{waits['p99']:.3f} s" if waits else "")
+        cells.append(f"{row['task_wait_bound_s']:.3f} s" if "task_wait_bound_s" in row else "")
+        cells.append(str(row.get("n_switches", "")))
+        cells += [f"{1e3 * switch[name]:.2f}" if switch else "" for name in ("p50", "p99")]
         table.add_row(way, *cells)
     Console().print(table)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from benchmarks.lm_training import Size
 from benchmarks.pair import LARGE, make_base, shards
-from benchmarks.task_reads import write_task
-from benchmarks.vllm_load import run, summary, zipf_mix
+from benchmarks.vllm_load import percentiles, run, summary, zipf_mix
 from formats.container import Container
+from formats.records import SparseLevels
 from formats.writer import ContainerWriter
 from nps_store.checkpoint import Checkpoint
 from nps_store.compress.writing import TaskSink
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.vllm_load import Asked
+    from server.engines.vllm.offline import TaskLLM
 
     Measured = dict[str, Any]
 
@@ -39,10 +40,25 @@ SIZES = {
 }
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Of time.
+
+    Attributes:
+        quantum_s: That a task keeps the model while another waits.
+        seconds: After which what is not done is abandoned; None: never.
+    """
+
+    quantum_s: float
+    seconds: float | None = None
+
+
 def make_files(folder: Path, size: Size, *, n_tasks: int, keep: float, device: str) -> None:
     """`base`, `tasks.nps` and `adapters` below a folder, where they are not there yet."""
     if not (folder / "base").exists():
         make_base(folder / "base", size, device=device)
+        if device == "cuda":
+            torch.cuda.empty_cache()  # vLLM wants to have the memory
     if not (folder / "tasks.nps").exists():
         _make_store(folder, n_tasks, keep)
     if not (folder / "adapters").exists():
@@ -51,39 +67,44 @@ def make_files(folder: Path, size: Size, *, n_tasks: int, keep: float, device: s
 
 
 def kept_fraction(folder: Path) -> float:
-    """Of the first task; a few of the positions that are drawn fall together."""
+    """Of the first task."""
     with Container.open(folder / "tasks.nps") as container:
         n_values = sum(entry.n_values for entry in container.task_reader("task0"))
         return n_values / sum(tensor.numel for tensor in container.base.tensors)
 
 
-def with_tasks(
-    folder: Path, options: Measured, asked: Sequence[Asked], quantum_s: float
-) -> Measured:
+def with_tasks(folder: Path, options: Measured, asked: Sequence[Asked], limits: Limits) -> Measured:
     """This project's engine."""
     from server.engines.vllm.offline import TaskLLM
 
-    with TaskLLM(folder / "tasks.nps", base=folder / "base", quantum_s=quantum_s, **options) as llm:
+    quantum_s, store = limits.quantum_s, folder / "tasks.nps"
+    with TaskLLM(store, base=folder / "base", quantum_s=quantum_s, **options) as llm:
         routes = [llm.route(name) for name in llm.store.tasks]
         run(llm.llm, _warm_up(asked), routes.__getitem__)
-        before = _switches(llm)
-        measured = run(llm.llm, asked, routes.__getitem__)
-        after = _switches(llm)
-    n = after["n_switches"] - before["n_switches"]
-    seconds = after["switch_s"] - before["switch_s"]
-    return measured | {"n_switches": n, "switch_ms": 1e3 * seconds / n if n else None}
+        n_before = len(_switches_s(llm))
+        measured = run(llm.llm, asked, routes.__getitem__, seconds=limits.seconds)
+        switches_s = _switches_s(llm)[n_before:]
+    n_tasks = len({each.task for each in asked})
+    bound_s = quantum_s * n_tasks + measured["step_s"]["max"]
+    return measured | {
+        "n_switches": len(switches_s),
+        "switch_s": percentiles(switches_s),
+        "task_wait_bound_s": bound_s,
+    }
 
 
 def with_one_task(
-    folder: Path, options: Measured, asked: Sequence[Asked], quantum_s: float
+    folder: Path, options: Measured, asked: Sequence[Asked], limits: Limits
 ) -> Measured:
     """The same, all requests being for one of the tasks."""
     for each in asked:
         each.task = 0
-    return with_tasks(folder, options, asked, quantum_s)
+    return with_tasks(folder, options, asked, limits)
 
 
-def with_adapters(folder: Path, options: Measured, asked: Sequence[Asked], _: float) -> Measured:
+def with_adapters(
+    folder: Path, options: Measured, asked: Sequence[Asked], limits: Limits
+) -> Measured:
     """Stock vLLM's own way: low-rank adapters, all in one batch."""
     from vllm import LLM
     from vllm.lora.request import LoRARequest
@@ -93,10 +114,14 @@ def with_adapters(folder: Path, options: Measured, asked: Sequence[Asked], _: fl
     lora = {"enable_lora": True, "max_loras": len(routes), "max_lora_rank": RANK}
     llm = LLM(str(folder / "base"), **lora, **options)
     run(llm, _warm_up(asked), routes.__getitem__)
-    return run(llm, asked, routes.__getitem__)
+    measured = run(llm, asked, routes.__getitem__, seconds=limits.seconds)
+    llm.llm_engine.engine_core.shutdown()
+    return measured
 
 
-def with_reloads(folder: Path, options: Measured, asked: Sequence[Asked], _: float) -> Measured:
+def with_reloads(
+    folder: Path, options: Measured, asked: Sequence[Asked], limits: Limits
+) -> Measured:
     """Stock vLLM that loads a checkpoint whenever another task is next. Of the requests in the
     order of their arrival it takes so many at a time as run at once, and serves these by task.
 
@@ -106,19 +131,25 @@ def with_reloads(folder: Path, options: Measured, asked: Sequence[Asked], _: flo
 
     llm = LLM(str(folder / "base"), **options)
     run(llm, _warm_up(asked), lambda _: None)
-    seconds, waits, n_switches = 0.0, [], 0
+    seconds, reloads_s = 0.0, []
     for group in _by_task(asked):
-        began, offset = time.perf_counter(), seconds
+        left_s = None if limits.seconds is None else limits.seconds - seconds
+        if left_s is not None and left_s <= 0:
+            break
+        began, offset_s = time.perf_counter(), seconds
         llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder / "base")})
-        reload_s = time.perf_counter() - began
-        seconds += reload_s + run(llm, group, lambda _: None)["seconds"]
-        waits.append(reload_s)
-        n_switches += 1
+        reloads_s.append(time.perf_counter() - began)
+        offset_s += reloads_s[-1]
+        left_s = None if left_s is None else left_s - reloads_s[-1]
+        seconds = offset_s + run(llm, group, lambda _: None, seconds=left_s)["seconds"]
         for each in group:
-            each.first_s += offset + reload_s
-            each.queue_s += offset + reload_s
-    measured = summary(asked, seconds, [])
-    return measured | {"n_switches": n_switches, "switch_ms": 1e3 * sum(waits) / n_switches}
+            each.first_s += offset_s
+            each.queue_s += offset_s
+    llm.llm_engine.engine_core.shutdown()
+    return summary(asked, seconds) | {
+        "n_switches": len(reloads_s),
+        "switch_s": percentiles(reloads_s),
+    }
 
 
 WAYS: dict[str, Callable[..., Measured]] = {
@@ -145,8 +176,9 @@ def _warm_up(asked: Sequence[Asked]) -> list[Asked]:
     return [replace(e, number=-1 - i, n_tokens=16, at_s=0.0) for i, e in enumerate(some)]
 
 
-def _switches(llm: Any) -> Measured:  # noqa: ANN401
-    told: Measured = llm.llm.collective_rpc("task_statistics")[0]
+def _switches_s(llm: TaskLLM) -> list[float]:
+    """Of each switch so far, in the worker, until the device was done."""
+    told: list[float] = llm.llm.collective_rpc("recent_switches_s")[0]
     return told
 
 
@@ -157,8 +189,23 @@ def _make_store(folder: Path, n_tasks: int, keep: float) -> None:
         sink.set_base(writer, embed=False, name="base", path_hint="base")
         files = {n: writer.add_file(path.read_bytes()) for n, path in base.files().items()}
         for number in range(n_tasks):
-            write_task(writer, f"task{number}", sink.tensors, keep, rng, scale=1e-3, files=files)
+            with writer.begin_task(f"task{number}") as task:
+                for index, tensor in enumerate(sink.tensors):
+                    record = _random_signs(rng, tensor.numel, keep)
+                    task.add(tensor.name, dtype=tensor.dtype, shape=tensor.shape, base=index,
+                             record=record)  # fmt: skip
+                task.finish(files=files)
         writer.commit()
+
+
+def _random_signs(rng: np.random.Generator, numel: int, keep: float) -> SparseLevels:
+    """At positions that have nothing to do with each other: drawn by the gaps between them, and
+    coded by these, in a second for 10 million."""
+    gaps = rng.geometric(keep, int(1.1 * keep * numel) + 64)
+    positions = np.cumsum(gaps) - 1
+    positions = positions[: np.searchsorted(positions, numel)]
+    levels = 2 * rng.integers(0, 2, positions.size, np.int8) - 1
+    return SparseLevels(numel, positions, levels, np.full(1, 1e-3, np.float32))
 
 
 def _make_adapter(folder: Path, size: Size, seed: int) -> None:
@@ -182,7 +229,7 @@ def main(way: str, folder: str, words: str) -> None:
     """Measure one way, in this process; the result goes into a file."""
     told = json.loads(words)
     asked = zipf_mix(**told["asked"])
-    measured = WAYS[way](Path(folder), told["options"], asked, told["quantum_s"])
+    measured = WAYS[way](Path(folder), told["options"], asked, Limits(**told["limits"]))
     (Path(folder) / "measured.json").write_text(json.dumps(measured))
 
 

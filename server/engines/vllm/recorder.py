@@ -20,20 +20,22 @@ from server.engines.vllm.layout import Layout, Piece
 from server.errors import UnsafeLayoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from torch import Tensor, nn
 
 UNTOUCHED = -1
 FIRST = 2
 """Loaders fill padding with zeros; no position may look like what follows that, or `UNTOUCHED`."""
+_NBYTES_AN_ELEMENT = 80
+"""Positions of a tensor and of a parameter, and what comes of comparing them."""
 
 
 def record_layout(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
     """Drive `model.load_weights` once; no weight is touched.
 
-    Needs 8 bytes an element for one tensor of the checkpoint and one parameter at a time, on the
-    host.
+    Needs some ten times 8 bytes an element of the largest parameter: on its GPU, if that has so
+    much to spare, else on the host.
 
     Args:
         model: A loaded vLLM model.
@@ -43,7 +45,8 @@ def record_layout(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> La
         UnsafeLayoutError: The model cannot load its checkpoint a second time, or a parameter does
             not lie in memory in one piece.
     """
-    recording = _Recording(dict(model.named_parameters()), dict(shapes))
+    parameters = dict(model.named_parameters())
+    recording = _Recording(parameters, dict(shapes), _roomy_device(parameters.values()))
     with _loaders_replaced(recording), _quiet(), torch.no_grad():
         try:
             model.load_weights(recording.tensors())
@@ -65,11 +68,13 @@ class _Recording:
     Attributes:
         parameters: By the model's names.
         shapes: Of the checkpoint's tensors.
+        device: Where positions are kept meanwhile.
         pieces: By checkpoint tensor, as they were found.
     """
 
     parameters: dict[str, Tensor]
     shapes: dict[str, tuple[int, ...]]
+    device: torch.device
     pieces: dict[str, list[Piece]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -85,7 +90,8 @@ class _Recording:
         for name, first in zip(self._names, self._firsts.tolist(), strict=True):
             shape = self.shapes[name]
             numel = int(np.prod(shape, dtype=np.int64))
-            yield name, torch.arange(first, first + numel).reshape(shape)
+            numbers = torch.arange(first, first + numel, device=self.device)
+            yield name, numbers.reshape(shape)
 
     def note(self, parameter: str, found: Tensor) -> None:
         """Read from a stand-in what one call of a loader wrote.
@@ -100,9 +106,9 @@ class _Recording:
         follows = flat[1:] == flat[:-1] + 1
         is_first[1:] &= ~follows
         is_last[:-1] &= ~follows
-        local = is_first.nonzero()[:, 0].numpy()
-        length = is_last.nonzero()[:, 0].numpy() + 1 - local
-        number = flat[torch.from_numpy(local)].numpy()
+        number = flat[is_first].cpu().numpy()
+        local = is_first.nonzero()[:, 0].cpu().numpy()
+        length = is_last.nonzero()[:, 0].cpu().numpy() + 1 - local
         owner = np.searchsorted(self._firsts, number, side="right") - 1
         for tensor in np.unique(owner).tolist():
             of = owner == tensor
@@ -139,7 +145,7 @@ def _loaders_replaced(recording: _Recording) -> Iterator[None]:
 
 def _noting(recording: _Recording, name: str, loader: Callable[..., Any]) -> Callable[..., Any]:
     def load(parameter: Tensor, loaded: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        stand_in = _stand_in(parameter, loader)
+        stand_in = _stand_in(parameter, loader, recording.device)
         try:
             result = loader(stand_in, loaded, *args, **kwargs)
         except Exception as error:
@@ -154,9 +160,19 @@ def _noting(recording: _Recording, name: str, loader: Callable[..., Any]) -> Cal
     return load
 
 
-def _stand_in(parameter: Tensor, loader: Callable[..., Any]) -> Tensor:
-    """A parameter of the same class, shape and attributes that holds positions, on the host."""
-    data = torch.full(parameter.shape, UNTOUCHED, dtype=torch.int64, device="cpu")
+def _roomy_device(parameters: Iterable[Tensor]) -> torch.device:
+    """Where the parameters lie, if what recording takes for a moment fits beside them."""
+    largest = max(parameters, key=torch.Tensor.numel)
+    if largest.device.type == "cuda":
+        torch.cuda.empty_cache()
+        if torch.cuda.mem_get_info(largest.device)[0] > _NBYTES_AN_ELEMENT * largest.numel():
+            return largest.device
+    return torch.device("cpu")
+
+
+def _stand_in(parameter: Tensor, loader: Callable[..., Any], device: torch.device) -> Tensor:
+    """A parameter of the same class, shape and attributes that holds positions."""
+    data = torch.full(parameter.shape, UNTOUCHED, dtype=torch.int64, device=device)
     made = torch.Tensor._make_subclass(type(parameter), data, False)  # noqa: SLF001 (as torch's own Parameter does)
     vars(made).update(vars(parameter))
     made.weight_loader = loader  # type: ignore[attr-defined]  # some loaders call it themselves

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from nps_store.switch import Patch
     from server.engines.vllm.options import Options
+
+N_RECENT = 10_000
+"""Switches whose times are kept one by one."""
 
 
 @dataclass
@@ -50,7 +54,8 @@ class Residency:
 
     def __init__(self, model: nn.Module, options: Options) -> None:
         """Find out where the base's tensors lie; raises UnsafeLayoutError."""
-        if next(model.parameters()).device.type == "cpu":
+        self._device = next(model.parameters()).device
+        if self._device.type == "cpu":
             # numba's threads are OpenMP's: where it starts more of them than vLLM bound to its
             # cores, every product of the model waits for threads that share a core.
             os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
@@ -68,6 +73,7 @@ class Residency:
         self._failed: dict[TaskContent, BaseException] = {}
         self._pinned: set[TaskContent] = set()
         self._counts: dict[str, TaskCounts] = {}
+        self._recent_s: deque[float] = deque(maxlen=N_RECENT)
 
     @property
     def current(self) -> TaskContent | None:
@@ -108,6 +114,10 @@ class Residency:
         by_task = {name: asdict(counts) for name, counts in self._counts.items()}
         return {**asdict(self._switcher.statistics), "by_task": by_task}
 
+    def recent_switches_s(self) -> list[float]:
+        """Seconds of each of the last switches to a task, until the device was done."""
+        return list(self._recent_s)
+
     def switch_(self, task: TaskContent | None) -> BaseException | None:
         """Put a task in place, if it is not there.
 
@@ -147,6 +157,8 @@ class Residency:
         if self.current == task:
             return
         self._contents.of(task)
+        if self._device.type == "cuda":  # the step before may still run, and is no part of it
+            torch.cuda.current_stream(self._device).synchronize()
         began = time.perf_counter()
         is_hit = self._switcher.prepared_nbytes(task) is not None
         switch_s = self._switcher.switch_(task)
@@ -155,6 +167,7 @@ class Residency:
         counts.n_hits += is_hit
         counts.switch_s += switch_s
         counts.wait_s += time.perf_counter() - began - switch_s
+        self._recent_s.append(switch_s)
 
     def _changes(self, task: TaskContent) -> Iterator[tuple[Tensor, Patch]]:
         return self._model.pairs(self._contents.of(task), task.name)

@@ -114,6 +114,10 @@ class SwitchingWorker:
         """What switches took so far."""
         return self._residency.statistics()
 
+    def recent_switches_s(self) -> list[float]:
+        """Seconds of each of the last switches."""
+        return self._residency.recent_switches_s()
+
     def put_base_in_place(self) -> None:
         """For a look at the weights between requests."""
         self._residency.switch_(None)
