@@ -22,7 +22,7 @@ PACKAGES = ("nps-store", "torch", "transformers", "safetensors", "numpy", "cma",
 def circumstances(device: str = "cpu") -> dict[str, Any]:
     """Commit, date, processor, accelerator and library versions."""
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -32,7 +32,8 @@ def circumstances(device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Of the working tree, "-dirty" behind it where files were changed."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603

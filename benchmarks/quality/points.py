@@ -6,6 +6,8 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.machine import commit
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
@@ -43,6 +45,7 @@ def measure(loaded: Loaded, task: FineTune, method: Method, setting: Setting) ->
         "base_loss": loaded.held_out.base[0],
         "tuned": compressed.tuned,
         "seconds": round(time.perf_counter() - start, 2),
+        "commit": commit(),
     }
 
 

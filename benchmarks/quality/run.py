@@ -86,12 +86,15 @@ class Run:
         old = json.loads(self.out.read_text()) if self.out.is_file() else {}
         lines = list(journal.lines())
         skipped = [*old.get("skipped", []), *(line for line in lines if "reason" in line)]
+        points = merged(old.get("points", []), (line for line in lines if "bits" in line))
+        about = circumstances(self.device)
         return {
             "schema": SCHEMA,
             "command": "python -m benchmarks.quality",
-            **circumstances(self.device),
+            **about,
+            "commit": ", ".join(sorted({point["commit"] for point in points})) or about["commit"],
             "skipped": [line for i, line in enumerate(skipped) if line not in skipped[:i]],
-            "points": merged(old.get("points", []), (line for line in lines if "bits" in line)),
+            "points": points,
         }
 
     def _write(self, result: dict[str, Any]) -> dict[str, Any]:
