@@ -95,6 +95,13 @@ def quality_claims() -> str:
     return f"{page.claims(result)}\n{_origin(result)}\n"
 
 
+def search_costs() -> str:
+    """What the search takes, of a small and of a large model."""
+    small, large = _read("search_cost"), _read("large_search")
+    table = page.search_costs({"MiniLM, 22.7 M": small, "Llama, 8.0 B": large})
+    return f"{table}\n{_origin(small)}\n\n{_origin(large)}\n"
+
+
 def errors_table() -> str:
     """Every error class with its exit code."""
     import nps_store.errors
@@ -118,6 +125,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "quality_missed": lambda: page.missed(_read("quality")),
     "quality_versus": lambda: page.versus(_read("quality")),
     "quality_claims": quality_claims,
+    "search_costs": search_costs,
     "errors_table": errors_table,
 }
 

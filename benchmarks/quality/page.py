@@ -58,6 +58,22 @@ def claims(result: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def search_costs(results: dict[str, dict[str, Any]]) -> str:
+    """What searching and learning take beside the model's own passes, in time and memory."""
+    lines = _head(["model", "stage", "seconds", "of which passes", "beyond them, each evaluation",
+                   "peak GB", "beside the model", "base and task vector"])  # fmt: skip
+    for name, result in results.items():
+        of = "peak_nbytes", "beside_the_model_nbytes", "base_and_task_vector_nbytes"
+        gb = [f"{result['memory'][key] / 1e9:.2f}" for key in of]
+        for stage in ("search", "learning"):
+            cost = result[stage]
+            beyond = cost["seconds"] - cost["forward_s"]
+            each = beyond / (cost["steps"] or cost["evaluations"])
+            seconds = f"{cost['seconds']:.1f}", f"{cost['forward_s']:.1f}", f"{each:.3f}"
+            lines.append(_row([name, stage, *seconds, *(gb if stage == "search" else [""] * 3)]))
+    return "\n".join(lines) + "\n"
+
+
 def _standing(result: dict[str, Any]) -> Iterator[str]:
     for group in _groups(result):
         columns = list(rows(result["points"], group))
