@@ -134,12 +134,13 @@ def main(root: str, kind: str, which: str) -> None:
     zoo = Zoo(Path(root), kind)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if which == "sharded":
-        made = of_sharded(zoo)
-    elif which == "stock":
-        made = of_stock(zoo)
+        made = {which: of_sharded(zoo)}
     else:
-        made = {"stock": of_stock(zoo), "switched": of_switched(zoo)}
-    (zoo.root / f"{which}.json").write_text(json.dumps(made))
+        made = {"stock": of_stock(zoo)}
+        if which == "switched":
+            made[which] = of_switched(zoo)
+    for name, answers in made.items():
+        (zoo.root / f"{name}.json").write_text(json.dumps(answers))
 
 
 if __name__ == "__main__":

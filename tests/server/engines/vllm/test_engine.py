@@ -23,18 +23,14 @@ def zoo(request, zoo_of):
 
 
 @pytest.fixture(scope="module")
-def answers(zoo):
-    return ask(zoo, "one process")
+def switched(zoo):
+    return ask(zoo, "switched")
 
 
 @pytest.fixture(scope="module")
-def stock(answers):
-    return answers["stock"]
-
-
-@pytest.fixture(scope="module")
-def switched(answers):
-    return answers["switched"]
+def stock(zoo, switched):
+    """From the same process: it had to start no other vLLM."""
+    return ask(zoo, "stock")
 
 
 def test_tasks_differ(stock):
