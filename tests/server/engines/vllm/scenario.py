@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nps_store.compress import Options, TaskSource, add
 from tests.server.engines.vllm.models import CONTEXT, TASKS, Zoo
 
 if TYPE_CHECKING:
@@ -65,7 +67,8 @@ def of_switched(zoo: Zoo) -> dict[str, Any]:
     """Every task from one engine."""
     from server.engines.vllm.offline import TaskLLM
 
-    with TaskLLM(zoo.store, quantum_s=0.02, **SIZE) as llm:
+    store = Path(shutil.copy(zoo.store, zoo.root / "changing.nps"))
+    with TaskLLM(store, base=zoo.base, quantum_s=0.02, **SIZE) as llm:
         made: dict[str, Any] = {"alone": {}}
         for name in NAMES:
             made["alone"][str(name)] = tokens(llm.generate(PROMPTS, sampling(90), task=name))
@@ -80,6 +83,7 @@ def of_switched(zoo: Zoo) -> dict[str, Any]:
         )
         made["statistics"] = ask(llm, "task_statistics")
         made["base_is_exact"] = after_random_switches(llm)
+        made["replaced"] = after_replacement(llm, zoo)
         return made
 
 
@@ -118,6 +122,15 @@ def after_random_switches(llm: TaskLLM) -> bool:
     return all(
         torch.equal(before[n].view(torch.int32), p.view(torch.int32)) for n, p in now.items()
     )
+
+
+def after_replacement(llm: TaskLLM, zoo: Zoo) -> dict[str, Any]:
+    """What a name says when it means another task, and which contents are held then."""
+    source = TaskSource("fifth", zoo.dense("second"))
+    add(llm.store.path, [source], options=Options("exact"), base=None, replace=True)
+    said = tokens(llm.generate(PROMPTS, sampling(90), task="fifth"))
+    held = [each["task"] for each in ask(llm, "task_states")["tasks"]]
+    return {"tokens": said, "held": sorted(name for name, _ in held)}
 
 
 def of_sharded(zoo: Zoo) -> dict[str, Any]:
