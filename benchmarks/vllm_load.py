@@ -76,6 +76,7 @@ def run(
     due, waits, steps, since = deque(asked), [], [], {}
     by_id = {str(each.number): each for each in asked}
     at_work: dict[int, int] = {}
+    served_before: set[int] = set()
     while due or engine.has_unfinished_requests():
         now = time.perf_counter() - began
         if seconds is not None and now > seconds:
@@ -92,8 +93,10 @@ def run(
         now = time.perf_counter() - began
         steps.append(now - before)
         served = {by_id[output.request_id].task for output in outputs}
-        waits += [now - since[task] for task in served]
-        since |= dict.fromkeys(served, now)
+        if served:
+            waits += [now - since[task] for task in served - served_before]
+            served_before = served
+            since |= dict.fromkeys(served, now)
         for output in outputs:
             each = by_id[output.request_id]
             _note(each, output, now)
@@ -117,7 +120,7 @@ def summary(
     Args:
         asked: All requests.
         seconds: That all took.
-        waits: Between two steps of a task that has work, each.
+        waits: Of tasks that have work, for their next turn.
         steps: Seconds of each step, as a client sees it.
     """
     n_asked, asked = len(asked), [each for each in asked if each.n_seen]

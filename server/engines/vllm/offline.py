@@ -80,6 +80,9 @@ class TaskLLM:
     def route(self, task: str) -> LoRARequest:
         """What vLLM's own methods take as `lora_request`; the task is prepared.
 
+        It holds until the task is replaced or removed, and this is asked again when no request is
+        unfinished: what the store has no more is given up then.
+
         Raises:
             TaskNotFoundError: There is no such task.
             UnsupportedTaskError: vLLM cannot serve it beside the base (says why).
@@ -88,6 +91,7 @@ class TaskLLM:
         from server.engines.vllm.routing import route_to
 
         self.store.refresh()
+        self._release_replaced()
         content = TaskContent(task, self.store.task(task).content_hash)
         if content not in self._routes:
             check_fit(self.store, task)
@@ -116,6 +120,14 @@ class TaskLLM:
             prompts, sampling_params, lora_request=routes, use_tqdm=False
         )
         return outputs
+
+    def _release_replaced(self) -> None:
+        if self.llm.llm_engine.has_unfinished_requests():
+            return
+        for content in list(self._routes):
+            if self.store.content_hash(content.name) != content.content_hash:
+                del self._routes[content]
+                self.llm.collective_rpc("release_task", args=content)
 
     def _wait_until_prepared(self, content: TaskContent) -> None:
         while True:

@@ -34,10 +34,10 @@ class QueueByTask(RequestQueue):
         self._seen: RequestQueue | None = None
 
     @property
-    def tasks(self) -> list[TaskContent | None]:
-        """Those whose requests wait; who began to wait first is first."""
+    def lengths(self) -> dict[TaskContent | None, int]:
+        """How many wait of each task that has some; who began to wait first is first."""
         self._of = {task: queue for task, queue in self._of.items() if queue}
-        return list(self._of)
+        return {task: len(queue) for task, queue in self._of.items()}
 
     @contextmanager
     def only(self, task: TaskContent | None) -> Iterator[None]:

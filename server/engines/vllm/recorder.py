@@ -106,8 +106,8 @@ class _Recording:
         follows = flat[1:] == flat[:-1] + 1
         is_first[1:] &= ~follows
         is_last[:-1] &= ~follows
-        number = flat[is_first].cpu().numpy()
-        local = is_first.nonzero()[:, 0].cpu().numpy()
+        firsts = is_first.nonzero()[:, 0]
+        number, local = flat[firsts].cpu().numpy(), firsts.cpu().numpy()
         length = is_last.nonzero()[:, 0].cpu().numpy() + 1 - local
         owner = np.searchsorted(self._firsts, number, side="right") - 1
         for tensor in np.unique(owner).tolist():

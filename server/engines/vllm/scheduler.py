@@ -2,15 +2,15 @@
 
 A step of the model has one task's weights. While a step is scheduled, the requests of all other
 tasks are out of sight: those that run keep their cache and are left out of some steps, as vLLM
-allows. Tasks take turns of a quantum, so that a long output delays nobody by more than that.
+allows. Tasks take turns of at most a quantum, so that a long output delays nobody by more.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from server.engines.vllm.contents import TaskContent
 
+LEAST_SHARE = 1 / 4
+"""Of a quantum: what the turn of a task with a single request may take."""
+
 
 class OneTaskAtATime:
     """What is added to a scheduler of vLLM, whichever it is."""
@@ -45,8 +48,7 @@ class OneTaskAtATime:
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """The next step, of the task whose turn it is."""
-        waiting = chain(self.kv_holding_waiting.tasks, self.waiting.tasks)
-        task = self._turns.turn(chain(map(task_of, self.running), waiting))
+        task = self._turns.turn(self._shares())
         with self._only(task):
             output: SchedulerOutput = super().schedule(*args, **kwargs)  # type: ignore[misc]
         is_idle = not output.total_num_scheduled_tokens and self._turns.following != task
@@ -67,6 +69,19 @@ class OneTaskAtATime:
         )
         tell(outputs, finished)
         return outputs
+
+    def _shares(self) -> dict[TaskContent | None, float]:
+        """Who has work, and which part of a quantum each gets: as its batch is to the largest.
+
+        A step takes about as long for few requests as for many, so that time is best spent where
+        batches are full; those of a task that waits meanwhile fill up.
+        """
+        n_requests = Counter(map(task_of, self.running))
+        n_requests.update(self.kv_holding_waiting.lengths)
+        n_requests.update(self.waiting.lengths)
+        batch = {task: min(n, self.max_num_active_reqs) for task, n in n_requests.items()}
+        largest = max(batch.values(), default=1)
+        return {task: max(LEAST_SHARE, n / largest) for task, n in batch.items()}
 
     @contextmanager
     def _only(self, task: TaskContent | None) -> Iterator[None]:

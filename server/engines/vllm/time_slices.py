@@ -1,11 +1,11 @@
-"""Whose turn it is: tasks take turns of a quantum, in a ring, as long as they have work."""
+"""Whose turn it is: tasks take turns of a quantum or less, in a ring, as long as they have work."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Mapping
 
 Key = TypeVar("Key")
 
@@ -40,17 +40,18 @@ class TimeSlices(Generic[Key]):
         """Whose turn comes after this one; the same one's if nobody waits."""
         return self._ring[1 % len(self._ring)] if self._ring else None
 
-    def turn(self, waiting: Iterable[Key]) -> Key | None:
+    def turn(self, at_work: Mapping[Key, float]) -> Key | None:
         """Whose step the next one is; None if nobody has work.
 
         Args:
-            waiting: Who has work, each once or more often; newcomers join in this order.
+            at_work: Who has work, and the part of a quantum, at most 1, that its turn may take;
+                newcomers join in this order.
         """
-        at_work = dict.fromkeys(waiting)
         before = self._ring[:1]
         now = self._clock()
         step_s = now - self._last
-        is_over = self._is_over or now - self._since + step_s > self._quantum_s
+        turn_s = self._quantum_s * at_work.get(before[0], 0.0) if before else 0.0
+        is_over = self._is_over or now - self._since + step_s > turn_s
         ring = [key for key in self._ring if key in at_work]
         ring += [key for key in at_work if key not in ring]
         if is_over and ring[:1] == before:

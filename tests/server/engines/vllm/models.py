@@ -20,6 +20,7 @@ from nps_store.compress import Options, TaskSource, add, compress
 from nps_store.export import export_task
 from nps_store.store import Store
 from tests.nps_store.language import SIZE, save, texts, train
+from tests.nps_store.models import cast
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,9 @@ class Zoo:
     def store(self) -> Path:
         return self.root / "tasks.nps"
 
+    def tuned(self, name: str) -> Path:
+        return self.root / "tuned" / name
+
     def dense(self, name: str | None) -> Path:
         """What stock vLLM loads."""
         return self.base if name is None else self.root / "exported" / name
@@ -71,15 +75,30 @@ def make_zoo(root: Path, kind: str) -> Zoo:
     for seed, (name, shift) in enumerate(TASKS.items(), 2):
         model = AutoModelForCausalLM.from_pretrained(zoo.base)
         train(model, texts(640, shift=shift, seed=seed))
-        save(model, root / "tuned" / name)
-    sources = {name: TaskSource(name, root / "tuned" / name) for name in TASKS}
+        save(model, zoo.tuned(name))
+    _fill(zoo)
+    return zoo
+
+
+def cast_zoo(zoo: Zoo, root: Path, dtype: torch.dtype) -> Zoo:
+    """The same models in another dtype, in a store of their own."""
+    made = Zoo(root, zoo.kind)
+    cast(zoo.base, made.base, dtype)
+    for name in TASKS:
+        cast(zoo.tuned(name), made.tuned(name), dtype)
+    _fill(made)
+    return made
+
+
+def _fill(zoo: Zoo) -> None:
+    """Compress the fine-tunes, and export them again."""
+    sources = {name: TaskSource(name, zoo.tuned(name)) for name in TASKS}
     exact = sources.pop("lossless")
     compress(zoo.base, list(sources.values()), zoo.store, options=Options("dither", keep=0.3))
     add(zoo.store, [exact], options=Options("exact"))
     with Store.open(zoo.store) as store:
         for name in TASKS:
             export_task(store, name, zoo.dense(name))
-    return zoo
 
 
 def _untrained(kind: str) -> PreTrainedModel:

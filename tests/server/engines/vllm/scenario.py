@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nps_store.compress import Options, TaskSource, add
 from tests.server.engines.vllm.models import CONTEXT, TASKS, Zoo
 
 if TYPE_CHECKING:
@@ -65,7 +67,8 @@ def of_switched(zoo: Zoo) -> dict[str, Any]:
     """Every task from one engine."""
     from server.engines.vllm.offline import TaskLLM
 
-    with TaskLLM(zoo.store, quantum_s=0.02, **SIZE) as llm:
+    store = Path(shutil.copy(zoo.store, zoo.root / "changing.nps"))
+    with TaskLLM(store, base=zoo.base, quantum_s=0.02, **SIZE) as llm:
         made: dict[str, Any] = {"alone": {}}
         for name in NAMES:
             made["alone"][str(name)] = tokens(llm.generate(PROMPTS, sampling(90), task=name))
@@ -80,6 +83,7 @@ def of_switched(zoo: Zoo) -> dict[str, Any]:
         )
         made["statistics"] = ask(llm, "task_statistics")
         made["base_is_exact"] = after_random_switches(llm)
+        made["replaced"] = after_replacement(llm, zoo)
         return made
 
 
@@ -120,6 +124,15 @@ def after_random_switches(llm: TaskLLM) -> bool:
     )
 
 
+def after_replacement(llm: TaskLLM, zoo: Zoo) -> dict[str, Any]:
+    """What a name says when it means another task, and which contents are held then."""
+    source = TaskSource("fifth", zoo.dense("second"))
+    add(llm.store.path, [source], options=Options("exact"), base=None, replace=True)
+    said = tokens(llm.generate(PROMPTS, sampling(90), task="fifth"))
+    held = [each["task"] for each in ask(llm, "task_states")["tasks"]]
+    return {"tokens": said, "held": sorted(name for name, _ in held)}
+
+
 def of_sharded(zoo: Zoo) -> dict[str, Any]:
     """Every task from an engine whose weights are spread over two processes."""
     from server.engines.vllm.offline import TaskLLM
@@ -134,12 +147,13 @@ def main(root: str, kind: str, which: str) -> None:
     zoo = Zoo(Path(root), kind)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if which == "sharded":
-        made = of_sharded(zoo)
-    elif which == "stock":
-        made = of_stock(zoo)
+        made = {which: of_sharded(zoo)}
     else:
-        made = {"stock": of_stock(zoo), "switched": of_switched(zoo)}
-    (zoo.root / f"{which}.json").write_text(json.dumps(made))
+        made = {"stock": of_stock(zoo)}
+        if which == "switched":
+            made[which] = of_switched(zoo)
+    for name, answers in made.items():
+        (zoo.root / f"{name}.json").write_text(json.dumps(answers))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.server.engines.vllm.models import KINDS
+from tests.server.engines.vllm.models import KINDS, TASKS
 from tests.server.engines.vllm.running import ask
 from tests.server.engines.vllm.scenario import NAMES, SWITCHES, mix
 
@@ -23,18 +23,14 @@ def zoo(request, zoo_of):
 
 
 @pytest.fixture(scope="module")
-def answers(zoo):
-    return ask(zoo, "one process")
+def switched(zoo):
+    return ask(zoo, "switched")
 
 
 @pytest.fixture(scope="module")
-def stock(answers):
-    return answers["stock"]
-
-
-@pytest.fixture(scope="module")
-def switched(answers):
-    return answers["switched"]
+def stock(zoo, switched):
+    """From the same process: it had to start no other vLLM."""
+    return ask(zoo, "stock")
 
 
 def test_tasks_differ(stock):
@@ -68,6 +64,12 @@ def test_tasks_took_turns(switched):
 def test_the_base_is_bit_identical_after_many_switches(switched):
     assert SWITCHES >= 1000
     assert switched["base_is_exact"] is True
+
+
+def test_a_task_replaced_under_its_name(stock, switched):
+    """The new one's tokens, and the old content is not kept."""
+    assert switched["replaced"]["tokens"] == stock["second"]["prompts"]
+    assert switched["replaced"]["held"] == sorted(TASKS)
 
 
 def test_two_tensor_parallel_processes(zoo, stock):

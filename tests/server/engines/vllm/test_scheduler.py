@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from importlib.util import find_spec
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -206,6 +207,17 @@ def test_no_task_waits_longer_than_the_others_turns(config, is_async):
         since = {task: since.get(task, now) for task in at_work - served}
         for began in since.values():
             assert now - began <= 3 * QUANTUM_S + STEP_S + 1e-9
+
+
+def test_turns_are_as_long_as_batches_are_full(config):
+    engine = Engine(config, is_async=False, has_slots=False, n_blocks=AMPLE)
+    for number in range(SEQUENCES):
+        engine.add(f"a{number}", "a", 4, 60)
+    for number in range(SEQUENCES // 2):
+        engine.add(f"b{number}", "b", 4, 60)
+    engine.run()
+    turns = [len(list(steps)) for _, steps in groupby(served for _, served, _ in engine.turns)]
+    assert turns[:6] == [6, 3] * 3  # 0.18 s of a quantum of 0.2 s, 0.09 s of half of one
 
 
 @KINDS
