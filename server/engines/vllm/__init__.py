@@ -14,6 +14,7 @@ Nothing outside this folder imports vLLM. What it relies on inside vLLM 0.32, by
 | | its name and path in the cache's keys | `v1/core/kv_cache_utils.py` |
 | | a step takes one attribute more | `v1/core/sched/output.py` |
 | `worker` | loading, `execute_model`, sampling | `v1/worker/gpu_worker.py`, `cpu_worker.py` |
+| `cpu_worker`, `gpu_worker` | the classes that have them | the same |
 | | fields of a step | `v1/core/sched/output.py` |
 | | processes of one model | `distributed/parallel_state.py` |
 | `failed_step` | a step's output | `v1/outputs.py` |

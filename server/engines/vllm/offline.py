@@ -6,6 +6,7 @@ with TaskLLM("tasks.nps", base="base", max_model_len=4096) as llm:
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,7 +20,6 @@ from server.engines.vllm.version import check_vllm
 from server.engines.vllm.workers import states_of
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -60,11 +60,14 @@ class TaskLLM:
         """
         check_vllm()
         from vllm import LLM
+        from vllm.platforms import current_platform
 
         from server.engines.vllm.plugin import register
         from server.engines.vllm.start import engine_arguments
 
         register()
+        if not current_platform.is_cpu():  # as `vllm serve`: a forked process may wait for ever
+            os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         own = Options(str(store), None if base is None else str(base), quantum_s)
         arguments = engine_arguments(own)
         if taken := sorted({*arguments, "model"} & options.keys()):

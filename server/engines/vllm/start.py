@@ -30,8 +30,9 @@ def engine_arguments(options: Options) -> dict[str, Any]:
             f"the vllm engine does not run on {current_platform.device_name}",
             expected="a CPU or a CUDA GPU",
         )
+    kind = "cpu" if is_cpu else "gpu"
     return {
-        "worker_cls": f"{_HERE}.worker.Switching{'Cpu' if is_cpu else 'Gpu'}Worker",
+        "worker_cls": f"{_HERE}.{kind}_worker.Switching{kind.capitalize()}Worker",
         "scheduler_cls": f"{_HERE}.scheduler.OneTask{'' if is_cpu else 'Async'}Scheduler",
         "async_scheduling": not is_cpu,  # vLLM's CPU backend never schedules ahead
         "enable_lora": True,  # its routing; the worker makes no layers for it

@@ -1,4 +1,4 @@
-"""vLLM's worker, which puts the task of each step in place before the step runs."""
+"""What is added to vLLM's worker: the task of each step is put in place before the step runs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from vllm.distributed.parallel_state import get_tp_group
-from vllm.platforms import current_platform
-from vllm.v1.worker.cpu_worker import CPUWorker
-from vllm.v1.worker.gpu_worker import Worker
 
 from server.engines.vllm.contents import TaskContent
-from server.engines.vllm.cpu_weights import check_resident
 from server.engines.vllm.failed_step import FailedStep, without_requests
 from server.engines.vllm.options import Options, check_config
 from server.engines.vllm.residency import Residency
@@ -21,6 +17,7 @@ from server.engines.vllm.routing import next_task, target_of
 from server.errors import EngineFailedError
 
 if TYPE_CHECKING:
+    from torch import nn
     from vllm.config import VllmConfig
     from vllm.lora.request import LoRARequest
     from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
@@ -56,9 +53,11 @@ class SwitchingWorker:
         """
         super().load_model(*args, **kwargs)  # type: ignore[misc]
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
-        if current_platform.is_cpu():
-            check_resident(model)
+        self.check_model(model)
         self._residency = Residency(model, self._options)
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raises UnsafeLayoutError where what is written into its weights would change nothing."""
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> Any:  # noqa: ANN401 (vLLM's union)
         """One step, with the weights of its task; none, if they cannot be put in place."""
@@ -153,17 +152,3 @@ class SwitchingWorker:
         flag = torch.tensor(int(is_true))
         torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group.cpu_group)
         return bool(flag)
-
-
-class SwitchingCpuWorker(SwitchingWorker, CPUWorker):
-    """On the CPU."""
-
-
-class SwitchingGpuWorker(SwitchingWorker, Worker):
-    """On a CUDA GPU."""
-
-    def determine_available_memory(self) -> int:
-        """Bytes for the cache of keys and values, which leaves room for the prepared tasks."""
-        available = int(super().determine_available_memory())
-        is_chosen = self.cache_config.kv_cache_memory_bytes is not None
-        return available if is_chosen else available - self._options.max_nbytes
