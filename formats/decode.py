@@ -9,7 +9,15 @@ import numpy as np
 from formats.codecs import bitmap, outliers, packing, planes, ranked, rice, signs, zstd
 from formats.dtypes import raw_dtype
 from formats.errors import CorruptStreamError, InvalidStateError
-from formats.records import DenseBits, DenseLevels, Record, SparseLevels, SparseValues, XorBits
+from formats.records import (
+    DenseBits,
+    DenseLevels,
+    Factors,
+    Record,
+    SparseLevels,
+    SparseValues,
+    XorBits,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,13 +39,14 @@ class _Chunks:
         payload: Mapping[str, Buffer],
         *,
         numel: int,
+        rows: int,
         dtype: str,
         seed: int | None,
     ) -> None:
         self._entry = entry
         self._payload = payload
         self._codecs = {chunk.stream: chunk.codec for chunk in entry.chunks}
-        self._numel = numel
+        self._numel, self._rows = numel, rows
         self._dtype = dtype
         self.seed = seed if entry.is_ranked else None
 
@@ -50,7 +59,9 @@ class _Chunks:
         codec = self._codecs[stream]
         if codec == "raw":
             return stored
-        nbytes = self._entry.raw_nbytes(stream, numel=self._numel, dtype=self._dtype)
+        nbytes = self._entry.raw_nbytes(
+            stream, numel=self._numel, rows=self._rows, dtype=self._dtype
+        )
         content = zstd.decompress(stored, nbytes)
         if codec == "zstd":
             return content
@@ -101,6 +112,7 @@ def decode_record(
     *,
     numel: int,
     dtype: str,
+    rows: int = 1,
     seed: int | None = None,
 ) -> Record:
     """Decodes the record that ``entry`` describes; its arrays are read-only.
@@ -110,6 +122,7 @@ def decode_record(
         payload: Stored bytes of every chunk by stream; raw ones are aliased, not copied.
         numel: Elements that the record covers.
         dtype: Of the tensor.
+        rows: Extent of dimension 0, which factors are for.
         seed: Of its dither; ranked positions need it.
 
     Raises:
@@ -117,7 +130,7 @@ def decode_record(
         CorruptStreamError: A codec met something that it can not have written.
         InvalidStateError: Positions are ranked and there is no seed.
     """
-    chunks = _Chunks(entry, payload, numel=numel, dtype=dtype, seed=seed)
+    chunks = _Chunks(entry, payload, numel=numel, rows=rows, dtype=dtype, seed=seed)
     n_kept = entry.n_kept or 0
     low, high = entry.level_range or (0, 0)
     match entry.kind:
@@ -141,6 +154,16 @@ def decode_record(
             return DenseLevels(numel, _frozen(levels.astype(np.int8)), chunks.scales())
         case "xor_bits":
             return XorBits(numel, chunks.elements("bits"), chunks.dtype)
+        case "factors":
+            return Factors(
+                numel,
+                rows,
+                entry.form or "",
+                entry.rank or 0,
+                chunks.elements("factors"),
+                float(chunks.scales()[0]) if entry.rank else 1.0,
+                chunks.dtype,
+            )
         case _:
             return DenseBits(numel, chunks.elements("bits"), chunks.dtype)
 

@@ -8,7 +8,15 @@ import numpy as np
 
 from formats.codecs import bitmap, outliers, packing, planes, ranked, rice, signs, zstd
 from formats.encoding import STREAMS, Chunk, RecordEntry
-from formats.records import DenseBits, DenseLevels, Record, SparseLevels, SparseValues, XorBits
+from formats.records import (
+    DenseBits,
+    DenseLevels,
+    Factors,
+    Record,
+    SparseLevels,
+    SparseValues,
+    XorBits,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,6 +58,8 @@ def encode_record(
     n_outliers: int | None = None
     level_range: tuple[int, int] | None = None
     value_dtype: str | None = None
+    form: str | None = None
+    rank: int | None = None
     match record:
         case SparseLevels():
             kind, n_kept = "sparse_levels", record.positions.size
@@ -78,6 +88,11 @@ def encode_record(
                 record.dtype,
                 {"bits": _elements(record.bits)},
             )
+        case Factors():
+            kind, value_dtype, form, rank = "factors", record.dtype, record.form, record.rank
+            payload = {"factors": _elements(record.factors)}
+            if record.rank:
+                payload["scales"] = _scales(np.array([record.scale], np.float32))
     entry = RecordEntry(
         kind,
         tuple(
@@ -89,6 +104,8 @@ def encode_record(
         level_range,
         None if value_dtype == dtype else value_dtype,
         n_outliers,
+        form,
+        rank or None,
     )
     return entry, {stream: data for stream, (_, data) in payload.items()}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from formats.canonical import JSON, as_int, as_list, as_str, closed
 from formats.codecs import bitmap, packing, rice, segments, signs
@@ -19,6 +19,10 @@ from formats.errors import (
     UnknownEncodingError,
     located,
 )
+from formats.records import FORMS, factors_count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 STREAMS = (
     "blocks",
@@ -33,6 +37,7 @@ STREAMS = (
     "values",
     "bits",
     "outliers",
+    "factors",
 )
 SECTION_COMPRESSED = frozenset({"blocks", "segments", "magnitudes", "scales", "outliers"})
 """Streams that are compressed as whole sections, because their chunks are small."""
@@ -50,10 +55,11 @@ CHUNK_CODECS = {
     "values": ("raw", "zstd", "planes"),
     "bits": ("raw", "zstd", "planes"),
     "outliers": ("raw",),
+    "factors": ("raw", "zstd", "planes"),
 }
 SPARSE_KINDS = ("sparse_levels", "sparse_values")
 LEVEL_KINDS = ("sparse_levels", "dense_levels")
-KINDS = (*SPARSE_KINDS, "dense_levels", "xor_bits", "dense_bits")
+KINDS = (*SPARSE_KINDS, "dense_levels", "xor_bits", "dense_bits", "factors")
 
 
 class Chunk(NamedTuple):
@@ -75,6 +81,8 @@ class RecordEntry:
         level_range: Lowest and highest level (for sparse records of their magnitudes).
         dtype: Of values or bits where it is not the tensor's own.
         n_outliers: Dense levels beyond ``level_range``, where there are any.
+        form: Of factors, what they do.
+        rank: Of factors that are a product.
     """
 
     kind: str
@@ -83,6 +91,8 @@ class RecordEntry:
     level_range: tuple[int, int] | None = None
     dtype: str | None = None
     n_outliers: int | None = None
+    form: str | None = None
+    rank: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -96,7 +106,9 @@ class RecordEntry:
 
     @property
     def encoding(self) -> str:
-        """For people: kind and index, as in ``sparse_levels/rice``."""
+        """For people: kind and index, as in ``sparse_levels/rice``, or form."""
+        if self.form is not None:
+            return f"{self.kind}/{self.form}"
         if self.kind not in SPARSE_KINDS:
             return self.kind
         streams = {chunk.stream: chunk for chunk in self.chunks}
@@ -121,12 +133,16 @@ class RecordEntry:
             fields["dtype"] = self.dtype
         if self.n_outliers is not None:
             fields["n_outliers"] = self.n_outliers
+        if self.form is not None:
+            fields["form"] = self.form
+        if self.rank is not None:
+            fields["rank"] = self.rank
         return fields
 
     @classmethod
     def from_json(cls, value: JSON, where: str) -> RecordEntry:
         """Inverse of :meth:`to_json`; sizes are checked by :meth:`check`."""
-        optional = ("n_kept", "levels", "dtype", "n_outliers")
+        optional = ("n_kept", "levels", "dtype", "n_outliers", "form", "rank")
         fields = closed(value, where, required=("kind", "chunks"), optional=optional)
         with located(where=where):
             kind = as_str(fields["kind"], "kind")
@@ -138,6 +154,7 @@ class RecordEntry:
                 raise MalformedIndexError("only level records have levels")
             if "n_outliers" in fields and kind != "dense_levels":
                 raise MalformedIndexError("only dense levels have outliers")
+            form = _form(fields, kind)
             return cls(
                 kind,
                 tuple(map(_chunk, as_list(fields["chunks"], "chunks"))),
@@ -147,6 +164,8 @@ class RecordEntry:
                 as_int(fields["n_outliers"], "n_outliers", low=1)
                 if "n_outliers" in fields
                 else None,
+                form,
+                as_int(fields["rank"], "rank", low=1) if "rank" in fields else None,
             )
 
     def check(self, *, numel: int, rows: int, dtype: str) -> None:
@@ -171,6 +190,7 @@ class RecordEntry:
             self.kind,
             has_magnitudes=self.level_range != (1, 1),
             has_outliers=self.n_outliers is not None,
+            has_rank=self.rank is not None,
         )
         if streams not in possible:
             raise UnknownEncodingError(
@@ -181,8 +201,8 @@ class RecordEntry:
         for chunk in self.chunks:
             self._check_chunk(chunk, numel=numel, rows=rows, dtype=dtype)
 
-    def raw_nbytes(self, stream: str, *, numel: int, dtype: str) -> int:
-        """Decoded bytes of a chunk whose size follows from counts."""
+    def raw_nbytes(self, stream: str, *, numel: int, rows: int, dtype: str) -> int:
+        """Decoded bytes of a chunk whose size follows from counts and shape."""
         count = numel if self.n_kept is None else self.n_kept
         low, high = self.level_range or (0, 0)
         match stream:
@@ -196,6 +216,9 @@ class RecordEntry:
                 return packing.packed_nbytes(count, low, high)
             case "outliers":
                 return self.n_outliers or 0
+            case "factors":
+                n = factors_count(self.form or "", self.rank or 0, numel=numel, rows=rows)
+                return n * itemsize(self.dtype or dtype)
             case _:
                 return count * itemsize(self.dtype or dtype)
 
@@ -206,10 +229,10 @@ class RecordEntry:
             expected = [segments.N_BUCKETS]
             fits = chunk.nbytes <= segments.N_BUCKETS
         elif chunk.stream == "scales":
-            expected = [4] if rows == 1 else [4, 4 * rows]
+            expected = [4] if rows == 1 or self.kind == "factors" else [4, 4 * rows]
             fits = chunk.nbytes in expected
         else:
-            raw = self.raw_nbytes(chunk.stream, numel=numel, dtype=dtype)
+            raw = self.raw_nbytes(chunk.stream, numel=numel, rows=rows, dtype=dtype)
             expected = [raw]
             fits = chunk.nbytes == raw if chunk.codec == "raw" else 0 < chunk.nbytes < raw
         if not fits:
@@ -238,9 +261,23 @@ def _level_range(value: JSON, kind: str) -> tuple[int, int]:
     return lowest, highest
 
 
+def _form(fields: Mapping[str, JSON], kind: str) -> str | None:
+    """What factors do; None of other kinds, which have neither form nor rank."""
+    if kind != "factors":
+        if {"form", "rank"} & fields.keys():
+            raise MalformedIndexError("only factors have form and rank")
+        return None
+    form = as_str(fields.get("form"), "form")
+    if form not in FORMS:
+        raise UnknownEncodingError("unknown form of factors", actual=repr(form))
+    if ("rank" in fields) != (form in FORMS[:2]):
+        raise MalformedIndexError("products have a rank, other factors none")
+    return form
+
+
 @functools.cache
 def _stream_sets(
-    kind: str, *, has_magnitudes: bool, has_outliers: bool
+    kind: str, *, has_magnitudes: bool, has_outliers: bool, has_rank: bool
 ) -> tuple[tuple[str, ...], ...]:
     """The sequences of streams that a kind may have."""
     rest: tuple[str, ...]
@@ -253,6 +290,8 @@ def _stream_sets(
             if has_outliers:
                 return (("blocks", "gaps", "levels", "scales", "outliers"),)
             return (("levels", "scales"),)
+        case "factors":
+            return (("scales", "factors"),) if has_rank else (("factors",),)
         case _:
             return (("bits",),)
     indices = (("blocks", "gaps"), ("bitmap",), ("segments", "ranks"))

@@ -21,12 +21,14 @@ from formats.sections import ALIGNMENT, aligned
 
 MAGIC = b"\x89NPS\r\n\x1a\n"
 TRAILER_MAGIC = b"NPSTRAIL"
-MAJOR, MINOR = 1, 2
+MAJOR, MINOR = 1, 3
 RANKED = 1 << 0
 """Feature: positions may be coded by their dither (FORMAT.md 5.2)."""
 OUTLIERS = 1 << 1
 """Feature: packed levels may have outliers (FORMAT.md 5.3)."""
-KNOWN_FEATURES = RANKED | OUTLIERS
+FACTORS = 1 << 2
+"""Feature: records may be factors, as adapters have them (FORMAT.md 5.5)."""
+KNOWN_FEATURES = RANKED | OUTLIERS | FACTORS
 
 SUPERBLOCK = struct.Struct("<8sHHIQ16s")
 SLOT = struct.Struct("<QQQ16sQ16s")

@@ -89,7 +89,42 @@ class DenseBits:
     dtype: str
 
 
-Record: TypeAlias = SparseLevels | SparseValues | DenseLevels | XorBits | DenseBits
+@dataclass(frozen=True, eq=False, slots=True)
+class Factors:
+    """An adapter of a matrix of ``numel / rows`` columns.
+
+    Attributes:
+        numel: Elements of the flat tensor.
+        rows: Of the matrix: extent of dimension 0.
+        form: "product": add ``scale * left @ right``; "transposed": add the transpose of that;
+            "rows" and "columns": multiply each row, or column, by its factor.
+        rank: Columns of ``left`` and rows of ``right``; 0 where rows or columns are multiplied.
+        factors: Raw bits, uint[n]: ``left``, then ``right``, both in C order; or a factor for each
+            row or column.
+        scale: Of a product, float32; 1 elsewhere.
+        dtype: What the raw bits mean.
+    """
+
+    numel: int
+    rows: int
+    form: str
+    rank: int
+    factors: NDArray[np.unsignedinteger]
+    scale: float
+    dtype: str
+
+
+FORMS = ("product", "transposed", "rows", "columns")
+"""Of factors; those with a rank first."""
+
+
+def factors_count(form: str, rank: int, *, numel: int, rows: int) -> int:
+    """Factors of a record."""
+    columns = numel // max(rows, 1)
+    return {"rows": rows, "columns": columns}.get(form, rank * (rows + columns))
+
+
+Record: TypeAlias = SparseLevels | SparseValues | DenseLevels | XorBits | DenseBits | Factors
 
 
 def check_record(record: Record) -> None:
@@ -117,6 +152,8 @@ def check_record(record: Record) -> None:
             _check_scales(record.scales)
         case XorBits() | DenseBits():
             _check_array("bits", record.bits, raw_dtype(record.dtype), record.numel)
+        case Factors():
+            _check_factors(record)
 
 
 def check_covers(record: Record | None, shape: Sequence[int] | None) -> None:
@@ -137,10 +174,27 @@ def check_covers(record: Record | None, shape: Sequence[int] | None) -> None:
             actual=record.numel,
         )
     rows = shape[0] if shape else 1
+    if isinstance(record, Factors) and record.rows != rows:
+        raise InvalidRecordError("factors of other rows", expected=rows, actual=record.rows)
     if isinstance(record, SparseLevels | DenseLevels) and record.scales.size not in (1, rows):
         raise InvalidRecordError(
             "wrong number of scales", expected=f"1 or {rows}", actual=record.scales.size
         )
+
+
+def _check_factors(record: Factors) -> None:
+    if record.form not in FORMS:
+        raise InvalidRecordError("unknown form", expected=" or ".join(FORMS), actual=record.form)
+    if (record.rank > 0) != (record.form in FORMS[:2]) or record.rank < 0:
+        raise InvalidRecordError("products have a rank, others none", actual=record.rank)
+    if record.rows < 0 or record.rows * (record.numel // max(record.rows, 1)) != record.numel:
+        raise InvalidRecordError("rows do not divide the elements", actual=record.rows)
+    count = factors_count(record.form, record.rank, numel=record.numel, rows=record.rows)
+    _check_array("factors", record.factors, raw_dtype(record.dtype), count)
+    if not math.isfinite(record.scale) or float(np.float32(record.scale)) != record.scale:
+        raise InvalidRecordError("scale is no finite float32", actual=record.scale)
+    if not record.rank and record.scale != 1:
+        raise InvalidRecordError("only products have a scale", actual=record.scale)
 
 
 def _check_array(name: str, array: NDArray[Any], dtype: np.dtype[Any], size: int) -> None:

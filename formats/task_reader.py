@@ -154,6 +154,7 @@ class TaskReader:
                 stored,
                 payload,
                 numel=math.prod(shape),
+                rows=shape[0] if shape else 1,
                 dtype=entry.dtype,
                 seed=self.directory.seed(entry, self._base),
             )

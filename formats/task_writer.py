@@ -17,8 +17,8 @@ from formats.errors import (
     located,
 )
 from formats.index import MAX_DIRECTORY_NBYTES, BaseTensor, FileRef, TaskEntry
-from formats.layout import OUTLIERS, RANKED
-from formats.records import Record, SparseLevels, SparseValues, check_covers
+from formats.layout import FACTORS, OUTLIERS, RANKED
+from formats.records import Factors, Record, SparseLevels, SparseValues, check_covers
 from formats.streams import StreamBuffers
 from formats.tensor_entry import TensorEntry
 from formats.tensor_table import TensorTable
@@ -195,6 +195,11 @@ class TaskWriter:
     ) -> tuple[RecordEntry | None, dict[str, bytes]]:
         if record is None:
             return None, {}
+        if isinstance(record, Factors) and not self._appender.features & FACTORS:
+            raise InvalidRecordError(
+                "store is of a version before 1.3, whose readers know no factors",
+                hint="compact it first, which makes it one of the newest version",
+            )
         # A store of version 1.1 has readers that know nothing of outliers.
         with_outliers = bool(self._appender.features & OUTLIERS)
         return encode_record(record, dtype=dtype, with_outliers=with_outliers)

@@ -110,6 +110,8 @@ class TensorEntry:
             or part.dtype is not None
         ):
             raise UnknownEncodingError("xor_bits needs a base of the same dtype")
+        if part.kind == "factors" and (part is self.extra or self.base is None):
+            raise UnknownEncodingError("factors need a base tensor, which they change")
         if part.is_ranked and (part is self.extra or self.base is None):
             raise UnknownEncodingError("ranked positions need a base tensor, whose name seeds them")
         rows = shape[0] if shape else 1

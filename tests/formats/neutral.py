@@ -14,6 +14,8 @@ from tests.formats.stores import (
     base_bits,
     base_file,
     base_tensors,
+    factors_base,
+    factors_record,
     outlying_base,
     outlying_record,
     ranked_base,
@@ -34,6 +36,7 @@ KINDS = {
     "DenseLevels": "dense_levels",
     "XorBits": "xor_bits",
     "DenseBits": "dense_bits",
+    "Factors": "factors",
 }
 
 
@@ -100,6 +103,11 @@ def expected_ranked() -> dict[str, Any]:
 def expected_outlying() -> dict[str, Any]:
     """What ``stores.build_outlying`` puts in."""
     return _one_task(outlying_base(), outlying_record)
+
+
+def expected_factors() -> dict[str, Any]:
+    """What ``stores.build_factors`` puts in."""
+    return _one_task(factors_base(), factors_record)
 
 
 def _one_task(

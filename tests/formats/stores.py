@@ -17,10 +17,12 @@ from formats.newfile import NewFile
 from formats.records import (
     DenseBits,
     DenseLevels,
+    Factors,
     Record,
     SparseLevels,
     SparseValues,
     XorBits,
+    factors_count,
 )
 
 if TYPE_CHECKING:
@@ -116,6 +118,38 @@ def build_outlying(path: Path) -> Path:
                 )
                 assert entry.record is not None
                 assert entry.record.n_outliers == 8
+            task.finish()
+        writer.commit()
+    return path
+
+
+def factors_base() -> list[BaseTensor]:
+    """A tensor for every form, called like it."""
+    shapes = {"product": (40, 50), "transposed": (6, 4, 5), "rows": (7,), "columns": (3, 8)}
+    return [BaseTensor(name, "BF16", shape, "0" * 32) for name, shape in shapes.items()]
+
+
+def factors_record(tensor: BaseTensor) -> Factors:
+    """Of the form that the tensor is called by."""
+    rows, form = tensor.shape[0], tensor.name
+    rank = 3 if form in {"product", "transposed"} else 0
+    count = factors_count(form, rank, numel=tensor.numel, rows=rows)
+    values = np.random.default_rng(tensor.numel).standard_normal(count).astype("<f4")
+    scale = 0.75 if rank else 1.0
+    return Factors(tensor.numel, rows, form, rank, values.view("<u4"), scale, "F32")
+
+
+def build_factors(path: Path) -> Path:
+    """A store with one task, all of it factors."""
+    with ContainerWriter.create(path) as writer:
+        writer.set_base(storage="external", tensors=factors_base())
+        with writer.begin_task("one") as task:
+            for index, tensor in enumerate(factors_base()):
+                record = factors_record(tensor)
+                entry = task.add(
+                    tensor.name, dtype="BF16", shape=tensor.shape, base=index, record=record
+                )
+                assert entry.encoding == f"factors/{tensor.name}"
             task.finish()
         writer.commit()
     return path

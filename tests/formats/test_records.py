@@ -13,14 +13,17 @@ from formats.encode import encode_record
 from formats.encoding import RecordEntry
 from formats.errors import InvalidRecordError, UnknownEncodingError
 from formats.records import (
+    FORMS,
     DenseBits,
     DenseLevels,
+    Factors,
     Record,
     SparseLevels,
     SparseValues,
     XorBits,
     check_covers,
     check_record,
+    factors_count,
 )
 from tests.formats.stores import plain
 
@@ -44,7 +47,9 @@ def records(draw: st.DrawFn) -> tuple[Record, tuple[int, ...], str]:
     bits = rng.integers(0, 255, numel * raw.itemsize, dtype=np.uint8).view(raw)
     if draw(st.booleans()):
         bits &= raw.type(3)
-    kind = draw(st.sampled_from([SparseLevels, SparseValues, DenseLevels, XorBits, DenseBits]))
+    kind = draw(
+        st.sampled_from([SparseLevels, SparseValues, DenseLevels, XorBits, DenseBits, Factors])
+    )
     if kind is SparseLevels:
         kept = levels[positions].astype(np.int8)
         return SparseLevels(numel, positions, kept, scales), shape, "F32"
@@ -52,6 +57,13 @@ def records(draw: st.DrawFn) -> tuple[Record, tuple[int, ...], str]:
         return SparseValues(numel, positions, bits[positions], dtype), shape, "F32"
     if kind is DenseLevels:
         return DenseLevels(numel, levels.astype(np.int8), scales), shape, "F32"
+    if kind is Factors:
+        form = draw(st.sampled_from(FORMS))
+        rank = draw(st.sampled_from([1, 4])) if form in FORMS[:2] else 0
+        count = factors_count(form, rank, numel=numel, rows=rows)
+        factors = rng.integers(0, 255, count * raw.itemsize, dtype=np.uint8).view(raw)
+        scale = 0.5 if rank else 1.0
+        return Factors(numel, rows, form, rank, factors, scale, dtype), shape, "F32"
     return kind(numel, bits, dtype), shape, dtype
 
 
@@ -65,8 +77,9 @@ def test_round_trip(case: tuple[Record, tuple[int, ...], str]) -> None:
         stream: len(data) for stream, data in payload.items()
     }
     assert RecordEntry.from_json(entry.to_json(), "test") == entry
-    entry.check(numel=record.numel, rows=shape[0] if shape else 1, dtype=dtype)
-    decoded = decode_record(entry, payload, numel=record.numel, dtype=dtype)
+    rows = shape[0] if shape else 1
+    entry.check(numel=record.numel, rows=rows, dtype=dtype)
+    decoded = decode_record(entry, payload, numel=record.numel, rows=rows, dtype=dtype)
     assert plain(decoded) == plain(record)
 
 

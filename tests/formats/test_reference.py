@@ -18,7 +18,7 @@ from tests.formats.stores import TOKENIZER, build, dithered
 from tests.reference.reader import read_store
 
 GOLDEN = Path(__file__).parent / "golden"
-VERSIONS = ["v1.0", "v1.1", "v1.2"]
+VERSIONS = ["v1.0", "v1.1", "v1.2", "v1.3"]
 SHIPPED = Path(__file__).parents[2] / "examples" / "debian-8tasks.nps"
 
 
@@ -57,11 +57,22 @@ def test_golden_ranks_decode_for_ever(version: str) -> None:
 KEPT = [8, 1633, 3833, 0]
 
 
-def test_golden_outliers_decode_for_ever() -> None:
-    path = GOLDEN / "v1.2" / "outlying.nps"
+@pytest.mark.parametrize("version", VERSIONS[2:])
+def test_golden_outliers_decode_for_ever(version: str) -> None:
+    path = GOLDEN / version / "outlying.nps"
     expected = json.loads(path.with_suffix(".json").read_text("utf-8"))
     for tensor in expected["tasks"]["one"]["tensors"]:
         assert sum(abs(level) > 2 for level in tensor[4]["levels"]) == 8
+    assert read_content(path) == expected
+    assert read_store(path, lambda _: b"") == expected
+    assert verify(path, "decode") == []
+
+
+def test_golden_factors_decode_for_ever() -> None:
+    path = GOLDEN / "v1.3" / "factors.nps"
+    expected = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    forms = [tensor[4]["form"] for tensor in expected["tasks"]["one"]["tensors"]]
+    assert forms == ["product", "transposed", "rows", "columns"]
     assert read_content(path) == expected
     assert read_store(path, lambda _: b"") == expected
     assert verify(path, "decode") == []

@@ -14,7 +14,7 @@ from formats import Container, ContainerWriter, compact, verify
 from formats.canonical import load
 from formats.dither import tensor_seed
 from formats.errors import InvalidRecordError, MalformedIndexError
-from formats.layout import KNOWN_FEATURES, OUTLIERS, RANKED, SUPERBLOCK, features_of
+from formats.layout import FACTORS, KNOWN_FEATURES, OUTLIERS, RANKED, SUPERBLOCK, features_of
 from formats.records import SparseLevels
 from tests.formats.stores import dithered, plain, set_base, task_records
 
@@ -69,8 +69,8 @@ def test_the_seed_follows_from_dither_and_the_name_in_the_base(tmp_path: Path) -
     path = tmp_path / "a.nps"
     with create(path) as writer:
         assert add(writer, "one", dither="task 0") == "sparse_levels/ranked"
-    assert superblock(path)[10:12] == b"\2\0"
-    assert features_of(superblock(path)) == KNOWN_FEATURES == RANKED | OUTLIERS
+    assert superblock(path)[10:12] == b"\3\0"
+    assert features_of(superblock(path)) == KNOWN_FEATURES == RANKED | OUTLIERS | FACTORS
     assert directory(path, "one")["dither"] == "task 0"
     assert plain(read(path, "one")) == plain(DITHERED["record"])
     assert verify(path, "decode") == []

@@ -55,7 +55,7 @@ def _root_reference(data: bytes) -> list[Any]:
     superblock = data[:40]
     assert superblock[:10] == b"\x89NPS\r\n\x1a\n\x01\x00"
     assert _checksum(superblock[:24]) == superblock[24:]
-    assert superblock[16] in (0, 1, 3)
+    assert superblock[16] in (0, 1, 3, 7)
     assert superblock[17:24] == bytes(7)
     newest = None
     for slot in (0, 1):
@@ -205,10 +205,20 @@ def _record(
                 result["levels"][position] += (
                     beyond if result["levels"][position] == high else -beyond
                 )
-    for stream in ("scales", "values", "bits"):
+    for stream in ("scales", "values", "bits", "factors"):
         if stream in chunks:
             result[stream] = chunks[stream].hex()
-    if "dtype" in record or record["kind"] in ("sparse_values", "xor_bits", "dense_bits"):
+    if record["kind"] == "factors":
+        rows = shape[0] if shape else 1
+        count = {"rows": rows, "columns": numel // max(rows, 1)}.get(record["form"])
+        count = record.get("rank", 0) * (rows + numel // max(rows, 1)) if count is None else count
+        size = ITEM_SIZES[record.get("dtype", dtype)]
+        assert len(chunks["factors"]) == count * size
+        scales = chunks.get("scales", struct.pack("<f", 1))
+        result |= {"rows": rows, "form": record["form"], "rank": record.get("rank", 0)}
+        (result["scale"],) = struct.unpack("<f", scales)
+        result.pop("scales", None)
+    if "dtype" in record or record["kind"] not in ("sparse_levels", "dense_levels"):
         result["dtype"] = record.get("dtype", dtype)
     return result
 

@@ -11,7 +11,7 @@ from formats.codecs import zstd
 from formats.layout import DATA_OFFSET
 from formats.sections import SectionRef
 from tests.formats.fuzz.target import SEPARATOR
-from tests.formats.stores import build, build_outlying
+from tests.formats.stores import build, build_factors, build_outlying
 from tests.formats.test_exhaustive import small_store
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -45,7 +45,8 @@ def main() -> int:
         seeds = {"store": small_store(small)[DATA_OFFSET:]}
         every = build(Path(folder) / "every.nps", "one")
         outlying = build_outlying(Path(folder) / "outlying.nps")
-        for path in (small, every, outlying):
+        factors = build_factors(Path(folder) / "factors.nps")
+        for path in (small, every, outlying, factors):
             seeds |= parts(path)
     for name, data in seeds.items():
         (CORPUS / f"seed-{name}").write_bytes(data)

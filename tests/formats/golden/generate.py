@@ -10,8 +10,13 @@ from typing import Any
 
 from formats import ContainerWriter, compact
 from formats.layout import MAJOR, MINOR
-from tests.formats.neutral import expected_content, expected_outlying, expected_ranked
-from tests.formats.stores import build, build_outlying, build_ranked
+from tests.formats.neutral import (
+    expected_content,
+    expected_factors,
+    expected_outlying,
+    expected_ranked,
+)
+from tests.formats.stores import build, build_factors, build_outlying, build_ranked
 
 FOLDER = Path(__file__).parent / f"v{MAJOR}.{MINOR}"
 MANIFEST = "manifest.json"
@@ -33,6 +38,7 @@ def main() -> int:
         _write_content(path, expected_content({"one": 0, "three": 2}, storage=storage))
     _write_content(build_ranked(FOLDER / "ranked.nps"), expected_ranked())
     _write_content(build_outlying(FOLDER / "outlying.nps"), expected_outlying())
+    _write_content(build_factors(FOLDER / "factors.nps"), expected_factors())
     write_manifest()
     return 0
 
