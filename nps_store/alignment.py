@@ -90,7 +90,7 @@ def align(
         for name in own
         if (found := [b for b in _base_names(same[name], add, cut) if b in known])
     ]
-    heads = _head_names(base.names) if base_has_head else frozenset()
+    heads = head_names(base.names) if base_has_head else frozenset()
     # The output layer of a language model grows with its vocabulary; other heads are just new.
     growths = {
         (base.shape(base_name)[0], task.shape(name)[0])
@@ -152,7 +152,7 @@ def _common_prefix(inner: tuple[str, ...], outer: tuple[str, ...]) -> tuple[str,
     return max(votes.items(), key=lambda item: (item[1], item[0] == ""), default=("", 0))
 
 
-def _head_names(names: tuple[str, ...]) -> frozenset[str]:
+def head_names(names: tuple[str, ...]) -> frozenset[str]:
     """Tensors outside the body, which is what most names share as their first component."""
     body, _ = Counter(name.split(".")[0] for name in names).most_common(1)[0]
     return frozenset(name for name in names if name.split(".")[0] != body)

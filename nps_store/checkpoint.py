@@ -111,9 +111,14 @@ class Checkpoint:
 
     def files(self) -> dict[str, Path]:
         """Small files that belong to the model (POSIX names relative to the directory)."""
+        return self.files_in(self.path)
+
+    @staticmethod
+    def files_in(directory: Path) -> dict[str, Path]:
+        """Small files of a directory that belong to a model."""
         found = {}
-        for path in sorted(self.path.rglob("*")):
-            name = path.relative_to(self.path).as_posix()
+        for path in sorted(directory.rglob("*")):
+            name = path.relative_to(directory).as_posix()
             if (
                 path.is_file()
                 and path.suffix in ATTACHED_SUFFIXES

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from nps_store.adapters import open_fine_tune
 from nps_store.calibration import Examples, Losses, Quality, Row, Runner, gain_kept, read_rows
-from nps_store.checkpoint import DTYPES, Checkpoint
+from nps_store.checkpoint import DTYPES
 from nps_store.errors import BadOptionError, CalibrationError
 from nps_store.modeling import Body, LiveBase, Shell
 from nps_store.modeling.shell import Pooling, load_tokenizer
@@ -18,10 +19,13 @@ from nps_store.modeling.ties import Ties
 if TYPE_CHECKING:
     import os
 
+    from nps_store.adapters import FineTuneSource
     from nps_store.modeling.shell import Kind
     from nps_store.store import Store
 
 Metric = Literal["accuracy", "loss", "cosine to dense"]
+TOKENIZER_NAMES = ("tokenizer_config.json", "tokenizer.json")
+"""Beside these lies what else a tokenizer is made from; an adapter's are its base's, often."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,11 @@ def evaluate_task(
     has_gain = prepared.kind != "embed" and not prepared.own_body
     base = runner() if has_gain else None
     live.switch_(prepared)
-    other = None if dense is None else _dense_runner(Checkpoint(dense), rows, device, str(data))
+    other = (
+        None
+        if dense is None
+        else _dense_runner(open_fine_tune(dense, store.base), rows, device, str(data))
+    )
     if prepared.kind == "embed" and other is not None:
         return _of_vectors(runner, other, examples)
     return _of_losses(prepared.kind, runner, other, base, examples)
@@ -153,12 +161,14 @@ def _accuracy(losses: Losses) -> float:
     return float((1 - losses.of("accuracy")).mean())
 
 
-def _dense_runner(checkpoint: Checkpoint, rows: list[Row], device: str, where: str) -> Runner:
+def _dense_runner(checkpoint: FineTuneSource, rows: list[Row], device: str, where: str) -> Runner:
     """The dense fine-tune on the same rows, with its own head, labels and tokenizer."""
     body = Body(checkpoint, device=device)
-    pooling = Pooling.of_directory(checkpoint.files())
+    files = checkpoint.files()
+    pooling = Pooling.of_directory(files)
     shell = Shell(Ties.of(checkpoint).config, body, pooling=pooling)
     own = [name for name in checkpoint.names if name in shell.head]
     shell.load_head_({name: checkpoint.tensor(name) for name in own})
-    tokenizer = load_tokenizer(checkpoint.path)
+    named = [files[name].parent for name in TOKENIZER_NAMES if name in files]
+    tokenizer = load_tokenizer(named[0] if named else checkpoint.path)
     return Runner(shell, tokenizer, Examples.of(rows, shell, tokenizer, where=where))

@@ -11,13 +11,23 @@ from torch import Tensor
 from formats.records import (
     DenseBits,
     DenseLevels,
+    Factors,
     Record,
     SparseLevels,
     SparseValues,
     XorBits,
 )
 from nps_store.checkpoint import DTYPES, raw_bytes
-from nps_store.switch import AddAll, BlockIndex, Patch, Replace, SparseDelta, XorAll
+from nps_store.switch import (
+    AddAll,
+    AddProduct,
+    BlockIndex,
+    Multiply,
+    Patch,
+    Replace,
+    SparseDelta,
+    XorAll,
+)
 from nps_store.switch.patch import bits_dtype
 from nps_store.switch.run import (
     AMOUNTS,
@@ -57,6 +67,8 @@ def patch_of(record: Record) -> Patch:
             return XorAll(bits.view(bits_dtype(record.bits.itemsize)))
         case DenseBits():
             return Replace(from_bits(record.bits, record.dtype))
+        case Factors():
+            return _factors(record)
 
 
 def run_of(blocks: SignBlocks) -> SparseRun:
@@ -92,6 +104,19 @@ def from_bits(bits: NDArray[Any], dtype: str) -> Tensor:
     if not len(bits):  # of which torch makes no tensor
         return torch.empty(0, dtype=DTYPES[dtype])
     return torch.frombuffer(bytearray(bits.tobytes()), dtype=DTYPES[dtype])
+
+
+def _factors(record: Factors) -> AddProduct | Multiply:
+    values = from_bits(record.factors, record.dtype)
+    if not record.rank:
+        return Multiply(values, record.rows, record.form == "rows")
+    transposed = record.form == "transposed"
+    columns = record.numel // max(record.rows, 1)
+    outer, inner = (columns, record.rows) if transposed else (record.rows, columns)
+    left, right = values[: outer * record.rank], values[outer * record.rank :]
+    return AddProduct(
+        left.view(outer, record.rank), right.view(record.rank, inner), record.scale, transposed
+    )
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from formats.canonical import MAX_NAME_NBYTES
+from nps_store.adapters import open_fine_tune
 from nps_store.calibration import Row, class_indices, read_rows
-from nps_store.checkpoint import Checkpoint
 from nps_store.compress.fine_tune import FineTune
 from nps_store.compress.journal import JournalFile
 from nps_store.compress.kinship import Kinship
@@ -143,7 +143,12 @@ def _check_names(names: Sequence[str], taken: Sequence[str]) -> None:
 
 def _admit(base: BaseSource, task: TaskSource, options: Options, progress: Progress) -> Job:
     progress.stage(task.name, "check")
-    fine_tune = FineTune(task.name, Checkpoint(task.directory), base, dtype=options.dtype)
+    fine_tune = FineTune(task.name, open_fine_tune(task.directory, base), base, dtype=options.dtype)
+    if fine_tune.adapter is not None and options.dtype is not None:
+        raise BadOptionError(
+            f"--dtype is {options.dtype}, but {task.directory} is an adapter, which is stored for "
+            "the base's own dtype; leave it out"
+        )
     rows = None
     if task.calibration is not None:
         rows = read_rows(task.calibration)
@@ -155,7 +160,8 @@ def _admit(base: BaseSource, task: TaskSource, options: Options, progress: Progr
         )
     source_hash = fine_tune.hash()
     kinship = Kinship.of(fine_tune, device=options.device)
-    if not kinship.is_related and options.method != "exact":
+    is_exact = options.method == "exact" or fine_tune.adapter is not None
+    if not kinship.is_related and not is_exact:
         raise UnrelatedModelError(
             f"{fine_tune.checkpoint.path}: not a fine-tune of this base: its weights differ from "
             f"the base's by {kinship.change:.0%} of their size, with a correlation of "

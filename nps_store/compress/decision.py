@@ -71,7 +71,7 @@ def decide(job: Job, sink: TaskSink, options: Options, progress: Progress) -> De
     start = time.perf_counter()
     fine_tune = job.fine_tune
     calibration, choice, found = None, None, None
-    if options.method != "exact":
+    if options.method != "exact" and fine_tune.adapter is None:
         calibration, choice = _search(job, sink, options, progress)
         found = _within_reach(fine_tune, choice, progress)
     progress.stage(fine_tune.name, "measure")

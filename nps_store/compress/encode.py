@@ -101,7 +101,7 @@ def _encode(fine_tune: FineTune, selection: Selection | None) -> Iterator[Encode
         numel = int(np.prod(fine_tune.base.shape(base_name), dtype=np.int64))
         record: Record | None
         if exact or selection is None:
-            record = _xor(fine_tune, name, base_name)
+            record = fine_tune.factors.get(base_name) or _xor(fine_tune, name, base_name)
         else:
             record = _kept(selection, base_name, numel)
         extra = None

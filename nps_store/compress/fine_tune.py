@@ -10,8 +10,9 @@ import torch
 import xxhash
 from torch import Tensor
 
+from nps_store.adapters import AdapterCheckpoint
 from nps_store.alignment import Alignment, align
-from nps_store.checkpoint import DTYPES, Checkpoint, is_finite, tensor_hash
+from nps_store.checkpoint import DTYPES, is_finite, tensor_hash
 from nps_store.contents import Change
 from nps_store.errors import NonFiniteWeightError, ShapeMismatchError, UnrelatedModelError
 from nps_store.modeling.ties import Ties
@@ -19,7 +20,10 @@ from nps_store.sources import BaseSource, has_head
 from nps_store.switch import Replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from formats.records import Factors
+    from nps_store.adapters import FineTuneSource
 
 
 class FineTune:
@@ -27,14 +31,14 @@ class FineTune:
 
     Attributes:
         name: Of the task.
-        checkpoint: Its directory.
+        checkpoint: Its directory, with a whole model or an adapter of the base.
         base: What it is a fine-tune of.
         ties: Which of its names are one tensor.
         alignment: Which tensor is which; a tied tensor is one.
     """
 
     def __init__(
-        self, name: str, checkpoint: Checkpoint, base: BaseSource, *, dtype: str | None = None
+        self, name: str, checkpoint: FineTuneSource, base: BaseSource, *, dtype: str | None = None
     ) -> None:
         """Align and check names and shapes; of the weights, only tied ones are read.
 
@@ -64,6 +68,16 @@ class FineTune:
             )
         except (UnrelatedModelError, ShapeMismatchError) as error:
             raise type(error)(f"{checkpoint.path}: {error}") from error
+
+    @property
+    def adapter(self) -> AdapterCheckpoint | None:
+        """Its directory, if it is an adapter; that is stored as it is."""
+        return self.checkpoint if isinstance(self.checkpoint, AdapterCheckpoint) else None
+
+    @property
+    def factors(self) -> Mapping[str, Factors]:
+        """What an adapter has for tensors of the base, by their names there."""
+        return {} if self.adapter is None else self.adapter.factors
 
     def work_dtype(self, base_name: str) -> str:
         """Dtype in which a tensor of the base is stored for this task."""
@@ -145,7 +159,9 @@ class FineTune:
         return digest.hexdigest()
 
     def dense_nbytes(self) -> int:
-        """Bytes of the fine-tune's weights as they are."""
+        """Bytes of the fine-tune's weights as they are; of an adapter its own."""
+        if self.adapter is not None:
+            return self.adapter.nbytes
         return sum(
             int(np.prod(self.checkpoint.shape(name), dtype=np.int64))
             * DTYPES[self.checkpoint.dtype(name)].itemsize

@@ -24,7 +24,7 @@ def record(
     return {
         "tool": f"nps-store {version('nps-store')}",
         "created": _now().isoformat(timespec="seconds"),
-        "method": "exact",
+        "method": "exact" if fine_tune.adapter is None else fine_tune.adapter.settings.kind,
         "keep": stored.keep,
         "seed": options.seed,
         "quality": None if quality is None else quality.to_json(),

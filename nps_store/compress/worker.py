@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nps_store.checkpoint import Checkpoint
+from nps_store.adapters import open_fine_tune
 from nps_store.compress.admission import Job
 from nps_store.compress.decision import decide
 from nps_store.compress.fine_tune import FineTune
@@ -79,7 +79,7 @@ class Order:
 
     def job(self, base: BaseSource, dtype: str | None) -> Job:
         """The job, on files opened by this process."""
-        fine_tune = FineTune(self.name, Checkpoint(self.directory), base, dtype=dtype)
+        fine_tune = FineTune(self.name, open_fine_tune(self.directory, base), base, dtype=dtype)
         return Job(fine_tune, self.rows, self.source_hash, self.is_equal, self.journal)
 
 

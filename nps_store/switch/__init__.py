@@ -1,6 +1,7 @@
 """Putting a task's weights into a live model and taking them out again, bit for bit."""
 
 from nps_store.switch.apply import UndoLog, apply_, revert_, switch_
+from nps_store.switch.factors import AddProduct, Multiply
 from nps_store.switch.patch import AddAll, AddAt, Patch, Replace, XorAll
 from nps_store.switch.resident import ResidentTask
 from nps_store.switch.sparse import BlockIndex, SparseDelta
@@ -10,7 +11,9 @@ from nps_store.switch.written import warm_up
 __all__ = [
     "AddAll",
     "AddAt",
+    "AddProduct",
     "BlockIndex",
+    "Multiply",
     "Patch",
     "Replace",
     "ResidentTask",

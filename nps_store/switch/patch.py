@@ -135,7 +135,7 @@ class XorAll:
 
     def added(self, base: Callable[[], Tensor]) -> Tensor:
         """The difference to the base."""
-        return _difference(self, base())
+        return difference(self, base())
 
     def to(self, device: torch.device | str) -> XorAll:
         """The same patch on `device`."""
@@ -165,7 +165,7 @@ class Replace:
 
     def added(self, base: Callable[[], Tensor]) -> Tensor:
         """The difference to the base."""
-        return _difference(self, base())
+        return difference(self, base())
 
     def to(self, device: torch.device | str) -> Replace:
         """The same patch on `device`."""
@@ -185,7 +185,8 @@ def add_rounded(old: Tensor, delta: Tensor) -> Tensor:
     return (old.to(torch.float32) + delta).to(old.dtype)
 
 
-def _difference(patch: Patch, old: Tensor) -> Tensor:
+def difference(patch: Patch, old: Tensor) -> Tensor:
+    """What a patch adds to the values `old`, float32."""
     return patch.new_values(old).to(torch.float32) - old.to(torch.float32)
 
 
