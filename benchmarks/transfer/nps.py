@@ -1,7 +1,8 @@
 """This project's transfer (Neural Parameter Search, ACL 2025, section 3.2): stored, then weighted.
 
-The fine-tune is compressed at the allowed share, `nps transfer` searches lambda and the weights of
-its magnitude bands, and what the recipe makes of the store is what is measured.
+The fine-tune is compressed at the allowed share by the paper's own rule, which keeps real values
+that magnitude bands can tell apart; `nps transfer` searches lambda and the weights of these bands,
+and what the recipe makes of the store is what is measured.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ MAX_WORDS = 48
 
 @dataclass(frozen=True)
 class NpsTransfer:
-    """`nps compress --keep`, then `nps transfer --calib --retain`.
+    """`nps compress --method topk --keep`, then `nps transfer --calib --retain`.
 
     Attributes:
         name: In results.
@@ -104,7 +105,7 @@ def _stored(problem: TransferProblem) -> Path:
         finalize(task, shutil.rmtree, directory)
         path = _STORES[task] = Path(directory) / "one.nps"
         source = TaskSource(task.task, task.source.fine_tune, task.source.calibration)
-        options = Options(device=task.source.device, keep=problem.keep)
+        options = Options(device=task.source.device, method="topk", keep=problem.keep)
         compress(task.source.base, [source], path, options=options)
     return path
 
