@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Self
+
 from formats.errors import NpsError
+from nps_store.recipes.catalog import SEPARATOR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class ServerError(NpsError, RuntimeError):
@@ -33,6 +39,13 @@ class ModelNotFoundError(ServerError, KeyError):
     id = "server.model_not_found"
     exit_code = 52
     param = "model"
+
+    @classmethod
+    def of(cls, model: str, known: Iterable[str]) -> Self:
+        """Of a name that is none of the known ones, but maybe the recipe's of some of them."""
+        heads = [name for name in known if name.startswith(f"{model}{SEPARATOR}")]
+        hint = f"; it has several heads: ask for {' or '.join(heads)}" if heads else ""
+        return cls(f"the model {model!r} does not exist{hint}")
 
 
 class WrongRouteError(ServerError, ValueError):

@@ -30,9 +30,12 @@ class MergeMethod(StrEnum):
     task_arithmetic = "task-arithmetic"
     ties = "ties"
     consensus = "consensus"
+    dare = "dare"
 
 
-DEFAULT_SCALES = {MergeMethod.task_arithmetic: 0.3, MergeMethod.consensus: 0.3}
+DEFAULT_SCALES = dict.fromkeys(
+    (MergeMethod.task_arithmetic, MergeMethod.consensus, MergeMethod.dare), 0.3
+)
 """Of a sum of task vectors without weights (Task Arithmetic, arXiv 2212.04089, takes .3 to .4 for
 eight tasks)."""
 
@@ -66,6 +69,9 @@ def merge(
     at_least: Annotated[
         int, typer.Option(help="Of consensus: members that must change an element.")
     ] = 2,
+    drop: Annotated[
+        float, typer.Option(help="Of dare: share of each member's changes to drop, by --seed.")
+    ] = 0.9,
     replace: Annotated[bool, typer.Option(help="Replace a recipe of the same name.")] = False,
     as_json: arg.Json = False,
 ) -> None:
@@ -87,7 +93,11 @@ def merge(
             base=base, device=device, seconds=search_seconds, replace=replace,
         )  # fmt: skip
     else:
-        recipe = _recipe(weights, method, scale, at_least)
+        params = {
+            MergeMethod.consensus: {"at_least": float(at_least)},
+            MergeMethod.dare: {"drop": drop, "seed": float(seed)},
+        }
+        recipe = _recipe(weights, method, scale, params.get(method, {}))
     names = add_recipe(store, name, recipe, replace=replace)
     report(store, name, recipe, names, schema="nps.merge/1", as_json=as_json)
 
@@ -115,6 +125,16 @@ def created() -> dict[str, str]:
     """When, for what is noted of a recipe."""
     now = datetime.datetime.now(datetime.UTC)
     return {"created": now.isoformat(timespec="seconds")}
+
+
+def told_of_few(names: list[str]) -> list[str]:
+    """Tell whose measure is on the rows of the search; the names."""
+    if names:
+        sys.stderr.write(
+            f"{', '.join(names)}: too few rows to set one aside, so what is kept was measured on "
+            "those that the weights were searched on, and promises too much\n"
+        )
+    return names
 
 
 def progress(what: str) -> Callable[[float, int], None]:
@@ -161,14 +181,20 @@ def _searched(
             merge, merge.bounded(plan),
             stopwatch=Stopwatch(seconds), report=progress("gain"),
         )  # fmt: skip
-        kept = merge.kept(fused.recipe)
-    quality = {"measure": "distill", "value": sum(kept.values()) / len(kept), "members": kept}
+        kept, unmeasured = merge.kept(fused.recipe), merge.unmeasured
+    quality = {
+        "measure": "distill", "value": sum(kept.values()) / len(kept), "members": kept,
+        "on_searched_rows": told_of_few(unmeasured),
+    }  # fmt: skip
     searched = {"loss": fused.loss, "evaluations": fused.n_evaluations}
     return replace_fields(fused.recipe, meta={**created(), "quality": quality, "search": searched})
 
 
 def _recipe(
-    weights: dict[str, float | None], method: MergeMethod, scale: float | None, at_least: int
+    weights: dict[str, float | None],
+    method: MergeMethod,
+    scale: float | None,
+    params: dict[str, float],
 ) -> Recipe:
     from nps_store.recipes import Recipe, normalised
 
@@ -180,7 +206,6 @@ def _recipe(
     members = {member: (factor * weight,) for member, weight in given.items()}
     if method is MergeMethod.task_arithmetic:
         return Recipe(members, meta=created())
-    params = {"at_least": float(at_least)} if method is MergeMethod.consensus else {}
     return Recipe(members, method.value, params, meta=created())
 
 

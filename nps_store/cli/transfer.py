@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nps_store.cli import arguments as arg
-from nps_store.cli.merge import created, progress, report
+from nps_store.cli.merge import created, progress, report, told_of_few
 from nps_store.errors import BadOptionError
 
 if TYPE_CHECKING:
@@ -128,7 +128,10 @@ def _searched(
         found = transfer(
             live, live.bounded(plan), stopwatch=Stopwatch(seconds), report=progress("balance")
         )
-        kept = live.kept(found.recipe)
-    quality = {"measure": "distill", "value": kept.balance, "task": kept.task, "base": kept.base}
+        kept, unmeasured = live.kept(found.recipe), live.unmeasured
+    quality = {
+        "measure": "distill", "value": kept.balance, "task": kept.task, "base": kept.base,
+        "on_searched_rows": told_of_few(unmeasured),
+    }  # fmt: skip
     searched = {"loss": found.loss, "evaluations": found.n_evaluations}
     return replace_fields(found.recipe, meta={**created(), "quality": quality, "search": searched})

@@ -71,6 +71,11 @@ class LiveMerge:
         with self._live.in_place(recipe):
             return {name: part.gain_lost("distill") for name, part in parts.items()}
 
+    @property
+    def unmeasured(self) -> list[str]:
+        """Members with too few rows to set any aside: `kept` is of those of the search."""
+        return [name for name, (_, measured) in self._rows.items() if not measured]
+
     def measured_rows(self, name: str) -> list[Row]:
         """A member's rows that the search does not see; all of them where there are too few."""
         searched, measured = self._rows[name]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nps_store.recipes.recipe import BANDS, EDGES, FACTORS, LINEAR
+from nps_store.recipes.recipe import BANDS, DARE, EDGES, FACTORS, LINEAR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def combined(
     Returns:
         float32 [n].
     """
-    if rule == LINEAR:
+    if rule in {LINEAR, DARE}:  # members are thinned out before
         return _weighted_sum(deltas, weights)
     if rule == BANDS:
         edges, factors = ([params[name] for name in names] for names in (EDGES, FACTORS))

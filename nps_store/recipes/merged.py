@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from formats.dither import BLOCK, ranks_of, tensor_seed
 from nps_store.recipes.combine import combined
+from nps_store.recipes.recipe import DARE
 from nps_store.switch import BlockIndex, SparseDelta
 
 if TYPE_CHECKING:
@@ -53,10 +56,12 @@ class AlignedTensor:
     """Changes of one tensor by several members, at the positions of all of them.
 
     Attributes:
+        name: Of the tensor.
         where: The positions.
         deltas: What each of the members that change it adds there, float32 [n].
     """
 
+    name: str
     where: BlockIndex
     deltas: dict[str, Tensor]
 
@@ -74,7 +79,7 @@ class AlignedTensor:
         if not found:
             return None
         where, deltas = _aligned([*found.values()], numels[name], partial(base, name))
-        return cls(where, dict(zip(found, deltas, strict=True)))
+        return cls(name, where, dict(zip(found, deltas, strict=True)))
 
     def merged(self, recipe: Recipe, group: int) -> SparseDelta:
         """What a recipe of these members makes of it.
@@ -84,13 +89,29 @@ class AlignedTensor:
             group: The tensor's group of layers.
         """
         weights = [_weight(recipe.members[member], group) for member in self.deltas]
-        values = combined(recipe.rule, [*self.deltas.values()], weights, recipe.params)
+        deltas = [*self.deltas.values()]
+        if recipe.rule == DARE:
+            drop, seed = recipe.params["drop"], int(recipe.params["seed"])
+            deltas = [delta * self._kept(who, drop, seed) for who, delta in self.deltas.items()]
+        values = combined(recipe.rule, deltas, weights, recipe.params)
         return SparseDelta.of_values(self.where, values)
+
+    def _kept(self, member: str, drop: float, seed: int) -> Tensor:
+        """float32 [n]: 0 with probability `drop`, else what makes up for that.
+
+        By the container's dither of seed, member and tensor, so that a number belongs to a position
+        whatever else is changed; members have numbers of their own.
+        """
+        positions = self.where.positions().cpu().numpy()
+        ranks = ranks_of(tensor_seed(f"{seed}:{member}", self.name), positions)
+        kept = torch.from_numpy(ranks.astype(np.float32) + 0.5 >= drop * BLOCK)
+        factor = torch.tensor(1 / (1 - drop), dtype=torch.float32)
+        return (kept * factor).to(self.where.offsets.device)
 
     def to(self, device: torch.device | str) -> AlignedTensor:
         """The same on `device`."""
         deltas = {name: delta.to(device) for name, delta in self.deltas.items()}
-        return AlignedTensor(self.where.to(device), deltas)
+        return AlignedTensor(self.name, self.where.to(device), deltas)
 
 
 def groups(names: Iterable[str], n_groups: int) -> dict[str, int]:

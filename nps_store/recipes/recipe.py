@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = "nps.recipe/1"
 LINEAR: Final = "linear"
 BANDS: Final = "bands"
+DARE: Final = "dare"
 N_BANDS: Final = 6
 EDGES: Final = tuple(f"edge_{band}" for band in range(1, N_BANDS))
 FACTORS: Final = tuple(f"band_{band}" for band in range(N_BANDS))
@@ -25,10 +26,13 @@ RULES: Final = {
     BANDS: (*EDGES, *FACTORS),
     "ties": (),
     "consensus": ("at_least",),
+    DARE: ("drop", "seed"),
 }
 """Rules by which task vectors are combined, and the parameters that each takes."""
 MAX_MEMBERS = 256
 MAX_GROUPS = 64
+MAX_SEED = 1 << 53
+"""Whole numbers up to this are themselves in the float64 that parameters are."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,7 @@ class Recipe:
         if len({len(weights) for weights in self.members.values()} - {1}) > 1:
             raise RecipeError("members have weights for different numbers of layer groups")
         _check_finite("parameters of the rule", tuple(self.params.values()))
-        edges = [self.params[edge] for edge in EDGES if self.rule == BANDS]
-        if edges != sorted(edges):
-            raise RecipeError(f"edges of the bands decrease: {edges}")
+        _check_params(self.rule, self.params)
 
     @property
     def n_groups(self) -> int:
@@ -152,6 +154,16 @@ def _parsed(
     if len({*heads}) != len(heads):
         raise RecipeError("a head is named twice")
     return members, str(value["rule"]), params, heads, dict(value["meta"])
+
+
+def _check_params(rule: str, params: Mapping[str, float]) -> None:
+    edges = [params[edge] for edge in EDGES if rule == BANDS]
+    if edges != sorted(edges):
+        raise RecipeError(f"edges of the bands decrease: {edges}")
+    if rule == DARE and not 0 <= params["drop"] < 1:
+        raise RecipeError(f"share to drop is {params['drop']}; expected 0 or more, below 1")
+    if rule == DARE and not (params["seed"].is_integer() and 0 <= params["seed"] <= MAX_SEED):
+        raise RecipeError(f"seed is {params['seed']}; expected a whole number up to {MAX_SEED}")
 
 
 def _check_weights(what: str, weights: tuple[float, ...]) -> None:

@@ -88,16 +88,14 @@ class LiveTransfer:
         """
         self.task = task
         self._live = LiveMembers(store, device=device)
+        texts = {task: rows, **retain}
+        self._rows = {name: split_rows(each, SPLIT, seed=seed) for name, each in texts.items()}
         prepared, base = self._live.join(task), self._live.live.prepare(None)
-        self._sides = [
-            (_runners(prepared, task, rows, seed), prepared, base),
-            *((_runners(base, name, each, seed), base, prepared) for name, each in retain.items()),
+        framed = [
+            self._framed(task, prepared, base),
+            *(self._framed(name, base, prepared) for name in retain),
         ]
-        names = (task, *retain)
-        self._parts = [
-            dict(zip(names, parts, strict=True))
-            for parts in zip(*(self._framed(*side) for side in self._sides), strict=True)
-        ]
+        self._parts = [dict(zip(texts, parts, strict=True)) for parts in zip(*framed, strict=True)]
         for name, part in self._parts[0].items():
             if part.gain("distill") <= 0:
                 raise CalibrationError(
@@ -128,11 +126,20 @@ class LiveTransfer:
             kept = {name: 1 - part.gain_lost("distill") for name, part in parts.items()}
         return Kept(kept.pop(self.task), kept)
 
-    def _framed(
-        self, runners: Sequence[Runner], own: PreparedTask, other: PreparedTask
-    ) -> list[Part]:
-        """What all else is compared with: outputs under the own weights and under the other's."""
-        live = self._live.live
+    @property
+    def unmeasured(self) -> list[str]:
+        """Texts that are too few to set any aside: `kept` is of those of the search."""
+        return [name for name, (_, measured) in self._rows.items() if not measured]
+
+    def _framed(self, name: str, own: PreparedTask, other: PreparedTask) -> list[Part]:
+        """For the search, and for measuring what it found: texts with what all else is compared
+        with, outputs under the own weights and under the other's."""
+        live, (searched, measured) = self._live.live, self._rows[name]
+        shell, tokenizer = own.shell, own.tokenizer
+        runners = [
+            Runner(shell, tokenizer, Examples.of(rows, shell, tokenizer, where=name))
+            for rows in (searched, measured or searched)
+        ]
         live.switch_(own)
         for runner in runners:
             runner.refer_()
@@ -141,13 +148,3 @@ class LiveTransfer:
         worst = [runner() for runner in runners]
         live.switch_(live.prepare(None))
         return [Part(*each) for each in zip(runners, best, worst, strict=True)]
-
-
-def _runners(prepared: PreparedTask, name: str, rows: Sequence[Row], seed: int) -> list[Runner]:
-    """For the search, and for measuring what it found; the same rows where there are too few."""
-    searched, measured = split_rows(rows, SPLIT, seed=seed)
-    shell, tokenizer = prepared.shell, prepared.tokenizer
-    return [
-        Runner(shell, tokenizer, Examples.of(each, shell, tokenizer, where=name))
-        for each in (searched, measured or searched)
-    ]

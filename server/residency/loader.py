@@ -58,7 +58,7 @@ class Loader:
         """Put a loading version of `task` onto the shelf. Raises ModelNotFoundError."""
         info = None if task is None else self._shelf.catalog.tasks.get(task)
         if task is not None and info is None:
-            raise ModelNotFoundError(f"the model {task!r} does not exist")
+            raise ModelNotFoundError.of(task, self._shelf.catalog.tasks)
         resident = Resident(task, info.content_hash if info else "")
         resident.move(State.LOADING)
         self._shelf.current[task] = resident

@@ -74,7 +74,7 @@ class ResidencyTable:
             return model
         if model == self.catalog.base:
             return None
-        raise ModelNotFoundError(f"the model {model!r} does not exist")
+        raise ModelNotFoundError.of(model, self.catalog.tasks)
 
     @contextlib.asynccontextmanager
     async def lease(self, task: str | None) -> AsyncIterator[Resident]:

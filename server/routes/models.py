@@ -31,10 +31,10 @@ def model_routes(service: Service, *, started_at: int) -> APIRouter:
     @router.get("/v1/models/{model:path}")
     async def get_model(model: str) -> ModelCard:
         """Describe one model."""
-        for card in _cards(service, started_at):
-            if card.id == model:
-                return card
-        raise ModelNotFoundError(f"the model {model!r} does not exist")
+        cards = {card.id: card for card in _cards(service, started_at)}
+        if model not in cards:
+            raise ModelNotFoundError.of(model, cards)
+        return cards[model]
 
     return router
 

@@ -26,6 +26,30 @@ def test_a_part_of_a_task_is_a_task(nps, store):
     assert (made["tasks"], made["members"]) == (["half"], {"two": [0.25]})
 
 
+def test_dropped_changes_are_those_of_the_seed(nps, store, tmp_path):
+    for name, seed in (("one", 3), ("again", 3), ("other", 4)):
+        options = [f"--name={name}", "--method=dare", "--drop=0.5", f"--seed={seed}"]
+        assert nps("merge", store, *options, "--task=two", "--task=three").code == 0
+        assert nps("export", store, f"{name}@two", f"--out={tmp_path / name}").code == 0
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "again")]
+    assert files[0] == files[1] != (tmp_path / "other" / "model.safetensors").read_bytes()
+    result = nps("merge", store, "--name=x", "--method=dare", "--drop=1", "--task=two")
+    assert result.code == 64
+    assert "share to drop" in result.sentence
+
+
+def test_a_merge_with_one_row_says_what_it_was_measured_on(nps, store, zoo, tmp_path):
+    one = tmp_path / "one.jsonl"
+    one.write_text(zoo.data("two").read_text().splitlines()[0] + "\n")
+    files = [f"--calib=two={one}", f"--calib=three={zoo.data('three')}"]
+    options = ["--name=m", "--task=two", "--task=three", "--evaluations=0"]
+    result = nps("merge", store, *options, *files)
+    assert result.code == 0
+    assert "two: too few rows to set one aside" in result.err
+    quality = nps("inspect", store, "m@two", "--json").document["quality"]
+    assert quality["on_searched_rows"] == ["two"]
+
+
 def test_a_part_of_a_task_is_searched(nps, store, zoo):
     words = [f"--calib=new={zoo.data('two')}", f"--retain=old={zoo.data('three')}", "--json"]
     options = ["--name=part", "--task=two", "--evaluations=12", "--groups=2"]

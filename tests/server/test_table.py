@@ -225,6 +225,19 @@ def test_a_removed_task_is_unknown_at_once(toy):
     run(toy, scenario)
 
 
+def test_a_recipe_of_several_heads_tells_how_to_ask_for_them(toy):
+    for name in ("all@role", "all@section"):
+        toy.put(ToyTask(name, f"{name}1", 9.0, ("x",)))
+
+    async def scenario(table):
+        table.sync(toy.catalog())
+        with pytest.raises(ModelNotFoundError, match="ask for all@role or all@section"):
+            table.resolve("all")
+        assert table.resolve("all@role") == "all@role"
+
+    run(toy, scenario)
+
+
 def test_damage_is_quarantined_until_the_store_changes(toy):
     toy.prepare_errors["role"] = ChecksumMismatchError("section 3 is damaged")
 

@@ -92,3 +92,40 @@ def test_layers_have_weights_of_their_own():
 def test_layers_share_groups_in_order(n_groups, expected):
     names = ["embed.w", *(f"model.layers.{i}.mlp.w" for i in range(4)), "norm.w"]
     assert list(groups(names, n_groups).values()) == expected
+
+
+@settings(max_examples=10, deadline=None)
+@given(drop=st.sampled_from([0.0, 0.3, 0.9]), seed=st.integers(0, 2**53))
+def test_dare_keeps_by_seed_member_tensor_and_position(drop, seed):
+    """Whatever else is changed, and whichever others are merged."""
+    base = torch.zeros(NUMEL)
+    patch, dense = some_patch("levels", base, 0)
+    few, sparse = some_patch("signs", base, 1)
+
+    def thinned(members, name="w", its_seed=seed):
+        recipe = Recipe(
+            dict.fromkeys(members, (1.0,)), "dare", {"drop": drop, "seed": float(its_seed)}
+        )
+        patches = {who: {name: each} for who, each in members.items()}
+        [(_, delta)] = merged(recipe, patches, {name: NUMEL}, lambda _: base)
+        full = torch.zeros(NUMEL)
+        full[delta.index] = delta.added(lambda: base)
+        return full
+
+    alone = thinned({"a": patch})
+    kept = alone != 0
+    changed = dense != 0
+    torch.testing.assert_close(alone[kept], dense[kept] / (1 - drop))
+    assert float((kept & changed).sum() / changed.sum()) == pytest.approx(1 - drop, abs=0.02)
+    assert torch.equal(alone, thinned({"a": patch}))
+    both = thinned({"a": patch, "b": few})
+    torch.testing.assert_close(both, alone + thinned({"b": few}))
+    if drop:
+        others = (thinned({"b": patch}), thinned({"a": patch}, "v"),
+                  thinned({"a": patch}, its_seed=float(seed ^ 1)))  # fmt: skip
+        for other in others:
+            agreement = float(((other != 0) == kept)[changed].float().mean())
+            assert agreement == pytest.approx(drop**2 + (1 - drop) ** 2, abs=0.02)
+    on_few = thinned({"a": few}) != 0
+    where = sparse != 0
+    assert torch.equal(on_few[where & changed], kept[where & changed])

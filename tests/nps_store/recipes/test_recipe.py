@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nps_store.errors import RecipeError
-from nps_store.recipes import Recipe, normalised
+from nps_store.recipes import N_BANDS, Recipe, band_params, normalised
 
+DECREASING = band_params([3.0, 2.0, 1.0, 0.0, 0.0], [1.0] * N_BANDS)
 NUMBERS = st.floats(-10, 10)
 MEMBERS = st.integers(1, 5).flatmap(
     lambda n: st.dictionaries(
@@ -39,6 +40,10 @@ def test_comes_back_from_json(members):
         ({"rule": "magic"}, "unknown rule 'magic'"),
         ({"rule": "consensus"}, r"'consensus' has the parameters \[\]; expected at_least"),
         ({"rule": "consensus", "params": {"at_least": math.inf}}, "expected numbers, got inf"),
+        ({"rule": "dare", "params": {"drop": 1.0, "seed": 0.0}}, "share to drop is 1.0"),
+        ({"rule": "dare", "params": {"drop": 0.5, "seed": 0.5}}, "seed is 0.5"),
+        ({"rule": "dare", "params": {"drop": 0.5, "seed": -1.0}}, "seed is -1.0"),
+        ({"rule": "bands", "params": DECREASING}, "edges of the bands decrease"),
     ],
 )
 def test_what_makes_no_sense_is_refused(change, message):
