@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from nps_store.adapters.factors import AdapterTensors, factors_of
 from nps_store.adapters.model_config import config_of
-from nps_store.adapters.settings import AdapterSettings
+from nps_store.adapters.settings import SETTINGS_NAME, AdapterSettings
 from nps_store.alignment import head_names
 from nps_store.checkpoint import DTYPE_NAMES, DTYPES, Checkpoint, is_finite
 from nps_store.errors import NonFiniteWeightError, NotAModelDirectoryError, UnrelatedModelError
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 WEIGHTS_NAME: Final = "adapter_model.safetensors"
 CONFIG_NAME: Final = "config.json"
+SETTINGS_FOLDER: Final = "adapter"
 
 
 class AdapterCheckpoint:
@@ -97,8 +98,7 @@ class AdapterCheckpoint:
             NonFiniteWeightError: It holds NaN or Inf.
         """
         if name in self._whole:
-            own = self._read(self._whole[name])
-            return own.to(self._base.tensor(self._body[name]).dtype) if name in self._body else own
+            return self._read(self._whole[name]).to(DTYPES[self.dtype(name)])
         base = self._base.tensor(self._body[name])
         record = self.factors.get(self._body[name])
         if record is None:
@@ -107,8 +107,13 @@ class AdapterCheckpoint:
         return self._checked(name, merged)
 
     def files(self) -> dict[str, Path]:
-        """Files of the model: the adapter's own, and of the base what it lacks."""
+        """Files of the model: the adapter's own, and of the base what it lacks.
+
+        The adapter's settings lie in a folder of their own: where an exported model's directory
+        holds them, transformers takes it for an adapter.
+        """
         files = {**self._base.files(), **Checkpoint.files_in(self.path)}
+        files[f"{SETTINGS_FOLDER}/{SETTINGS_NAME}"] = files.pop(SETTINGS_NAME)
         if not (self.path / CONFIG_NAME).is_file() and self.config != self._base.config:
             files[CONFIG_NAME] = self._made_config
         return files

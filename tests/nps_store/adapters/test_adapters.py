@@ -53,6 +53,7 @@ def test_in_place_it_answers_as_its_export_does_alone(folder, name, tmp_path):
             live.switch_(other)
         assert live.verify()
         assert same(weights(tmp_path / "out"), store.materialize(name))
+    assert not (tmp_path / "out" / "adapter_config.json").exists()  # it is a whole model
     torch.testing.assert_close(found, probabilities(tmp_path / "out", TEXTS))
     assert found.shape == (len(TEXTS), 3)
 

@@ -123,7 +123,7 @@ def test_an_adapter_takes_about_what_its_file_does(stores):
             (DATA / "lora" / "adapter_model.safetensors").stat().st_size
         )
         assert store.task("lora").nbytes < 3 * store.task("lora").dense_nbytes
-        assert store.files("lora").read("adapter_config.json") == (
+        assert store.files("lora").read("adapter/adapter_config.json") == (
             (DATA / "lora" / "adapter_config.json").read_bytes()
         )
         config = store.task("lora").config
