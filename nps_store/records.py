@@ -109,7 +109,8 @@ def from_bits(bits: NDArray[Any], dtype: str) -> Tensor:
 def _factors(record: Factors) -> AddProduct | Multiply:
     values = from_bits(record.factors, record.dtype)
     if not record.rank:
-        return Multiply(values, record.rows, record.form == "rows")
+        shape = record.rows, record.numel // max(record.rows, 1)
+        return Multiply(values, shape, record.form == "rows")
     transposed = record.form == "transposed"
     columns = record.numel // max(record.rows, 1)
     outer, inner = (columns, record.rows) if transposed else (record.rows, columns)

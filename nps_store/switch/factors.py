@@ -6,6 +6,7 @@ result in float32 is the same bit for bit.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,12 @@ class AddProduct:
     transposed: bool
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the tensor."""
+        n_left, n_right = len(self.left), self.right.shape[1]
+        return (n_right, n_left) if self.transposed else (n_left, n_right)
+
+    @property
     def index(self) -> None:
         """Every position."""
         return
@@ -58,6 +65,12 @@ class AddProduct:
         left, right = self.left.to(device), self.right.to(device)
         return AddProduct(left, right, self.scale, self.transposed)
 
+    def part(self, rows: Tensor, columns: Tensor) -> AddProduct:
+        """The change of some rows and columns, int64 each, as a tensor of their own."""
+        of_left, of_right = (columns, rows) if self.transposed else (rows, columns)
+        left, right = self.left[of_left], self.right[:, of_right]
+        return AddProduct(left, right, self.scale, self.transposed)
+
 
 @dataclass(frozen=True, eq=False)
 class Multiply:
@@ -65,12 +78,12 @@ class Multiply:
 
     Attributes:
         factors: [n], floating.
-        n_rows: Of the tensor.
+        shape: Rows and columns of the tensor.
         by_row: Whether the factors are the rows'.
     """
 
     factors: Tensor
-    n_rows: int
+    shape: tuple[int, int]
     by_row: bool
 
     @property
@@ -89,13 +102,11 @@ class Multiply:
         Raises:
             ValueError: The factors are for another number of elements.
         """
-        n_columns = old.numel() // max(self.n_rows, 1)
-        expected = self.n_rows if self.by_row else n_columns
-        if self.n_rows * n_columns != old.numel() or self.factors.numel() != expected:
-            raise ValueError(f"{self.factors.numel()} factors for {old.numel()} elements")
+        if math.prod(self.shape) != old.numel():
+            raise ValueError(f"factors of {self.shape} elements for {old.numel()}")
         wide = torch.float64 if old.dtype == torch.float64 else torch.float32
         factors = self.factors.to(wide)
-        rows = old.view(self.n_rows, n_columns).to(wide)
+        rows = old.view(self.shape).to(wide)
         return (rows * (factors[:, None] if self.by_row else factors)).to(old.dtype).reshape(-1)
 
     def added(self, base: Callable[[], Tensor]) -> Tensor:
@@ -104,4 +115,9 @@ class Multiply:
 
     def to(self, device: torch.device | str) -> Multiply:
         """The same patch on `device`."""
-        return Multiply(self.factors.to(device), self.n_rows, self.by_row)
+        return Multiply(self.factors.to(device), self.shape, self.by_row)
+
+    def part(self, rows: Tensor, columns: Tensor) -> Multiply:
+        """The change of some rows and columns, int64 each, as a tensor of their own."""
+        factors = self.factors[rows if self.by_row else columns]
+        return Multiply(factors, (len(rows), len(columns)), self.by_row)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from nps_store.errors import UnsupportedTaskError
-from nps_store.switch import AddAll, BlockIndex, Replace, SparseDelta, XorAll
+from nps_store.switch import AddAll, AddProduct, BlockIndex, Multiply, Replace, SparseDelta, XorAll
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -126,8 +126,27 @@ def _taken(patch: Patch, source: Positions, start: int, tensor: Tensor) -> Patch
             return Replace(patch.values.reshape(-1)[index])
         case AddAll():
             return AddAll(patch.levels[index], _part_scales(patch, source, start, tensor))
+        case AddProduct() | Multiply():
+            return patch.part(*_rows_and_columns(patch.shape, index))
     kind: Any = type(patch)
     raise TypeError(f"no way to place a {kind.__name__}")
+
+
+def _rows_and_columns(shape: tuple[int, int], index: Tensor) -> tuple[Tensor, Tensor]:
+    """Which rows and columns of a matrix its elements at `index` are, row after row.
+
+    Raises:
+        UnsupportedTaskError: They are no such part of it.
+    """
+    row, column = index // shape[1], index % shape[1]
+    width = int((row == row[0]).cumprod(0).sum())
+    rows, columns = row[::width], column[:width]
+    if not torch.equal((rows[:, None] * shape[1] + columns).reshape(-1), index):
+        raise UnsupportedTaskError(
+            "the model holds a tensor that the task has factors of in an order of its own; "
+            "`nps export` the task and serve it by itself"
+        )
+    return rows, columns
 
 
 def _part_scales(patch: AddAll, source: Positions, start: int, tensor: Tensor) -> Tensor:

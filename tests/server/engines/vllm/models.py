@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,11 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from nps_store.checkpoint import Checkpoint
 from nps_store.compress import Options, TaskSource, add, compress
 from nps_store.export import export_task
 from nps_store.store import Store
+from tests.nps_store.adapters.written import write
 from tests.nps_store.language import SIZE, save, texts, train
 from tests.nps_store.models import cast
 
@@ -30,6 +33,11 @@ if TYPE_CHECKING:
 CONTEXT = 1024
 TASKS = {"second": 2, "fifth": 5, "lossless": 8}
 """Which of the following words mostly follows a word, by task; after the base it is the first."""
+
+ADAPTER = "adapter"
+"""A task that is an adapter of the base, as peft writes it."""
+_MODULES = ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
+            "mlp.down_proj")  # fmt: skip
 
 KINDS = ("llama", "qwen2", "phi3")
 """Untied; tied, with biases; and with a checkpoint whose projections are fused already."""
@@ -76,6 +84,7 @@ def make_zoo(root: Path, kind: str) -> Zoo:
         model = AutoModelForCausalLM.from_pretrained(zoo.base)
         train(model, texts(640, shift=shift, seed=seed))
         save(model, zoo.tuned(name))
+    _write_adapter(zoo)
     _fill(zoo)
     return zoo
 
@@ -86,18 +95,32 @@ def cast_zoo(zoo: Zoo, root: Path, dtype: torch.dtype) -> Zoo:
     cast(zoo.base, made.base, dtype)
     for name in TASKS:
         cast(zoo.tuned(name), made.tuned(name), dtype)
+    shutil.copytree(zoo.tuned(ADAPTER), made.tuned(ADAPTER))
     _fill(made)
     return made
+
+
+def _write_adapter(zoo: Zoo) -> None:
+    """Low-rank changes of those modules of the first layer that the base has."""
+    tensors = {}
+    base = Checkpoint(zoo.base)
+    for module in (f"model.layers.0.{name}" for name in _MODULES):
+        if f"{module}.weight" in base.names:
+            rows, columns = base.shape(f"{module}.weight")
+            tensors[f"{module}.lora_A.weight"] = torch.randn(4, columns) * 0.4
+            tensors[f"{module}.lora_B.weight"] = torch.randn(rows, 4) * 0.4
+    settings = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8}
+    write(zoo.tuned(ADAPTER), settings, tensors)
 
 
 def _fill(zoo: Zoo) -> None:
     """Compress the fine-tunes, and export them again."""
     sources = {name: TaskSource(name, zoo.tuned(name)) for name in TASKS}
-    exact = sources.pop("lossless")
+    exact = [sources.pop("lossless"), TaskSource(ADAPTER, zoo.tuned(ADAPTER))]
     compress(zoo.base, list(sources.values()), zoo.store, options=Options("dither", keep=0.3))
-    add(zoo.store, [exact], options=Options("exact"))
+    add(zoo.store, exact, options=Options("exact"))
     with Store.open(zoo.store) as store:
-        for name in TASKS:
+        for name in (*TASKS, ADAPTER):
             export_task(store, name, zoo.dense(name))
 
 

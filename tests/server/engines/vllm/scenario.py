@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nps_store.compress import Options, TaskSource, add
-from tests.server.engines.vllm.models import CONTEXT, TASKS, Zoo
+from tests.server.engines.vllm.models import ADAPTER, CONTEXT, TASKS, Zoo
 
 if TYPE_CHECKING:
     from server.engines.vllm.offline import TaskLLM
@@ -25,7 +25,7 @@ SIZE = {
 WORDS = ["red", "green", "blue", "black", "white", "small", "large", "old", "new", "hot", "cold"]
 PROMPTS = [" ".join(WORDS[i % 11] for i in range(n, n + 3 + 2 * n)) for n in range(4)]
 LONG = " ".join(WORDS[(3 * i) % 11] for i in range(80))
-NAMES = (None, *TASKS)
+NAMES = (None, *TASKS, ADAPTER)
 SWITCHES = 1000
 
 
@@ -112,7 +112,7 @@ def after_random_switches(llm: TaskLLM) -> bool:
     worker = core.model_executor.driver_worker.worker
     worker.put_base_in_place()
     before = {name: p.clone() for name, p in worker.model_runner.get_model().named_parameters()}
-    contents = [None, *(target_of(llm.route(name)) for name in TASKS)]
+    contents = [target_of(llm.route(name)) if name else None for name in NAMES]
     rng = np.random.default_rng(1)
     for _ in range(SWITCHES):
         error = worker._residency.switch_(contents[rng.integers(len(contents))])

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.server.engines.vllm.models import KINDS, TASKS
+from tests.server.engines.vllm.models import ADAPTER, KINDS, TASKS
 from tests.server.engines.vllm.running import ask
 from tests.server.engines.vllm.scenario import NAMES, SWITCHES, mix
 
@@ -69,7 +69,7 @@ def test_the_base_is_bit_identical_after_many_switches(switched):
 def test_a_task_replaced_under_its_name(stock, switched):
     """The new one's tokens, and the old content is not kept."""
     assert switched["replaced"]["tokens"] == stock["second"]["prompts"]
-    assert switched["replaced"]["held"] == sorted(TASKS)
+    assert switched["replaced"]["held"] == sorted((*TASKS, ADAPTER))
 
 
 def test_two_tensor_parallel_processes(zoo, stock):

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from nps_store.errors import UnsupportedTaskError
 from nps_store.switch import (
     AddAll,
+    AddProduct,
     BlockIndex,
+    Multiply,
     Replace,
     SparseDelta,
     XorAll,
@@ -90,6 +92,16 @@ def random_patch(kind, n_rows, rng):
     if kind.startswith("dense"):
         levels = rng.integers(-3, 4, numel).astype(np.int8)
         return AddAll(torch.from_numpy(levels), torch.from_numpy(scales))
+    if kind.startswith("product"):
+        left, right = (torch.from_numpy(rng.integers(-8, 9, shape).astype(np.float32))
+                       for shape in ((n_rows, 2), (2, COLUMNS)))  # fmt: skip
+        if kind == "product transposed":
+            return AddProduct(right.T, left.T, 0.5, transposed=True)
+        return AddProduct(left, right, 0.5, transposed=False)
+    if kind.startswith("factors"):
+        by_row = kind == "factors of rows"
+        factors = torch.from_numpy(rng.standard_normal(n_rows if by_row else COLUMNS))
+        return Multiply(factors.float(), (n_rows, COLUMNS), by_row)
     if kind == "exact":
         return XorAll(torch.from_numpy(rng.integers(-(1 << 20), 1 << 20, numel, dtype=np.int32)))
     return Replace(torch.from_numpy(rng.standard_normal((n_rows, COLUMNS), dtype=np.float32)))
@@ -98,6 +110,7 @@ def random_patch(kind, n_rows, rng):
 KINDS = (
     "signs", "signs by rows", "levels", "levels by rows", "values", "values bf16",
     "dense", "dense by rows", "exact", "replace",
+    "product", "product transposed", "factors of rows", "factors of columns",
 )  # fmt: skip
 
 
@@ -182,3 +195,15 @@ def test_a_transposed_parameter_is_refused():
 def test_an_element_in_two_places_is_refused():
     with pytest.raises(UnsafeLayoutError, match="twice"):
         piece_of("w", np.array([[0, 1, 2], [0, 1, 2]]), np.arange(6))
+
+
+def test_factors_of_a_tensor_in_disorder_are_refused():
+    layout = LAYOUTS["fused"]
+    piece = layout.pieces["q"][0]
+    source = np.arange(0, ROWS["q"] * COLUMNS, 4)  # runs that are no rows
+    local = np.random.default_rng(0).permutation(source)
+    shuffled = Piece.of(piece.parameter, source, local, np.full(len(source), 4))
+    layout = Layout(layout.parameters, {"q": (shuffled,)})
+    patch = Multiply(torch.ones(COLUMNS), (ROWS["q"], COLUMNS), by_row=False)
+    with pytest.raises(UnsupportedTaskError, match="order"):
+        list(placed(layout, [("q", patch)]))
