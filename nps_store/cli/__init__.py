@@ -22,6 +22,7 @@ from nps_store.cli.inspect import inspect
 from nps_store.cli.ls import ls
 from nps_store.cli.merge import merge
 from nps_store.cli.rm import rm
+from nps_store.cli.selftest import selftest
 from nps_store.cli.transfer import transfer
 from nps_store.cli.verify import verify
 
@@ -35,8 +36,8 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    verbs = (compress, add, rm, ls, inspect, verify, compact, export, merge, transfer, doctor)
-    for verb in verbs:
+    tasks, store = (compress, add, rm, merge, transfer, export), (ls, inspect, verify, compact)
+    for verb in (*tasks, *store, doctor, selftest):
         app.command()(guarded(verb))
     app.command(name="eval")(guarded(evaluate))
     for point in sorted(entry_points(group="nps_store.verbs"), key=lambda point: point.name):
