@@ -28,7 +28,7 @@ from nps_store.cli.verify import verify
 
 
 def build() -> typer.Typer:
-    """The command with all verbs, those of other installed packages (`serve`) included."""
+    """The command with all verbs, those of other packages (`serve`, `bench`) included."""
     app = typer.Typer(
         name="nps",
         help="Compressed storage and serving for many full fine-tunes of one base model.",
@@ -41,7 +41,11 @@ def build() -> typer.Typer:
         app.command()(guarded(verb))
     app.command(name="eval")(guarded(evaluate))
     for point in sorted(entry_points(group="nps_store.verbs"), key=lambda point: point.name):
-        app.command(name=point.name)(guarded(point.load()))
+        found = point.load()
+        if isinstance(found, typer.Typer):  # verbs of its own, each guarded
+            app.add_typer(found, name=point.name)
+        else:
+            app.command(name=point.name)(guarded(found))
     return app
 
 
