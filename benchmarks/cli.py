@@ -45,11 +45,10 @@ def footprint(
     Example: nps bench footprint tasks.nps --dense finetunes
     """
     from benchmarks import footprint as this
-    from benchmarks.shipped import STORE
 
     if (store is None) == (zoo is None):
         raise BadOptionError("give a store, or --zoo for the shipped one; not both")
-    result = this.measure(store or STORE, dense=zoo or dense)
+    result = this.measure(store or this.SHIPPED, dense=zoo or dense)
     _finish(result, this.table(result), out, as_json=as_json)
 
 

@@ -10,6 +10,7 @@ used only for fine-tunes that are, by their hash, the ones that were measured.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,9 +27,9 @@ from nps_store.errors import BadOptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 SCHEMA = "nps.bench-footprint/1"
+SHIPPED = Path("examples") / "debian-8tasks.nps"
 OURS, DENSE = "NPS (this store)", "dense safetensors"
 
 
