@@ -32,7 +32,7 @@ def test_a_damaged_task_does_not_hide_the_store(zoo, tmp_path):
     with Store.open(path, base=zoo.base) as store:
         rows = list(ET.fromstring(store._repr_html_()).iter("tr"))
     assert [row[0].text for row in rows[1:]] == ["three", "two"]
-    assert "checksum" in rows[2][1].text
+    assert "damaged" in rows[2][1].text
 
 
 def test_names_are_data_and_never_markup():
