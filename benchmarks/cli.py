@@ -134,7 +134,12 @@ def serve(
 
     Example: nps bench serve http://127.0.0.1:8000 --route /classify --rate 50
     """
-    from benchmarks.load import measure as this
+    try:
+        from benchmarks.load import measure as this
+    except ModuleNotFoundError as error:
+        raise BadOptionError(
+            f"sending requests needs the package {error.name!r}: pip install 'nps-store[bench]'"
+        ) from error
 
     load = this.Load(
         route, tuple(mix or ("zipf", "uniform")), tuple(model or ()), rate, seconds,

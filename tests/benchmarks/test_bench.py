@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
 import zstandard
@@ -120,3 +121,12 @@ def test_quality_is_what_eval_says(store, zoo, tmp_path, capsys):
 def test_footprint_is_of_one_store(words, capsys):
     assert run(["bench", "footprint", *words]) == 2
     assert "not both" in capsys.readouterr().err
+
+
+def test_sending_requests_without_httpx_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    for name in ("measure", "send"):
+        monkeypatch.delitem(sys.modules, f"benchmarks.load.{name}", raising=False)
+        monkeypatch.delattr(f"benchmarks.load.{name}", raising=False)
+    assert run(["bench", "serve", "http://127.0.0.1:9"]) == 2
+    assert "nps-store[bench]" in capsys.readouterr().err
