@@ -75,27 +75,47 @@ def switch(
 @bench.command()
 @guarded
 def quality(
-    store: Store,
+    store: Annotated[
+        Path | None, typer.Argument(help="The store (.nps).", show_default=False)
+    ] = None,
     data: Annotated[
-        list[str], typer.Option(help='NAME=FILE.jsonl: lines {"text", "label"}; repeat.')
-    ],
+        list[str] | None, typer.Option(help='NAME=FILE.jsonl: lines {"text", "label"}; repeat.')
+    ] = None,
     dense: Annotated[
         list[str] | None, typer.Option(help="NAME=DIR: the dense fine-tune; repeat.")
+    ] = None,
+    zoo: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead: a folder of fine-tunes NAME with data/NAME.calibration.jsonl and "
+            "data/NAME.test.jsonl, on which methods are compared at all their rates."
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="With --zoo: a method; repeat. Default: a few.")
     ] = None,
     base: arg.BaseDir = None,
     device: arg.Device = "cpu",
     out: Out = Path("bench-quality.json"),
     as_json: arg.Json = False,
 ) -> None:
-    """Metric of stored tasks on data of yours, beside their dense fine-tunes and the base.
+    """Metric of stored tasks on data of yours, or rate against quality of methods.
 
     Example: nps bench quality tasks.nps --data role=test.jsonl --dense role=finetunes/role
+    Example: nps bench quality --zoo finetunes --base all-MiniLM-L6-v2 --method NPS
     """
-    from benchmarks import stored_quality as this
+    if zoo is not None and store is None and base is not None:
+        from benchmarks.quality import folder
+
+        result = folder.measure(zoo, base=base, methods=method or (), device=device, out=out)
+        return _finish(result, folder.table(result), out, as_json=as_json)
+    if store is None or zoo is not None or not data:
+        raise BadOptionError("give a store and --data, or --zoo and --base; not both")
+    from benchmarks import stored_quality
 
     files, models = arg.named_files("--data", data), arg.named_files("--dense", dense)
-    result = this.measure(store, data=files, dense=models, base=base, device=device)
-    _finish(result, this.table(result), out, as_json=as_json)
+    result = stored_quality.measure(store, data=files, dense=models, base=base, device=device)
+    return _finish(result, stored_quality.table(result), out, as_json=as_json)
 
 
 @bench.command()

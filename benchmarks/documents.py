@@ -101,7 +101,8 @@ def quality_claims() -> str:
 def search_costs() -> str:
     """What the search takes, of a small and of a large model."""
     small, large = _read("search_cost"), _read("large_search")
-    table = page.search_costs({f"MiniLM, {FIGURES['classifier_parameters']()}": small, "Llama, 8.0 B": large})
+    name = f"MiniLM, {FIGURES['classifier_parameters']()}"
+    table = page.search_costs({name: small, "Llama, 8.0 B": large})
     return f"{table}\n{_origin(small)}\n\n{_origin(large)}\n"
 
 

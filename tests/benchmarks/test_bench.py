@@ -117,6 +117,28 @@ def test_quality_is_what_eval_says(store, zoo, tmp_path, capsys):
     }
 
 
+def test_quality_of_methods_on_a_folder_of_ones_own(fine_tunes, zoo, tmp_path, capsys):
+    folder = fine_tunes[0].zoo
+    words = ("bench", "quality", "--zoo", folder, "--base", zoo.base, "--method", "ComPEFT")
+    result = result_of(words, tmp_path / "rates.json", capsys)
+    assert {point["task"] for point in result["points"]} == {"two", "three", "five"}
+    assert {point["group"] for point in result["points"]} == {folder.name}
+    assert run(["report", str(tmp_path / "rates.json"), f"--out={tmp_path / 'r.html'}"]) == 0
+
+
+@pytest.mark.parametrize(
+    "words", [["a.nps"], ["--zoo", "z"], ["a.nps", "--zoo", "z", "--base", "b"], ["--data", "a=b"]]
+)
+def test_quality_is_of_a_store_or_of_methods(words, capsys):
+    assert run(["bench", "quality", *words]) == 2
+    assert "not both" in capsys.readouterr().err
+
+
+def test_a_folder_without_fine_tunes_is_refused(tmp_path, zoo, capsys):
+    assert run(["bench", "quality", "--zoo", str(tmp_path), "--base", str(zoo.base)]) == 2
+    assert "no fine-tunes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [[], ["a.nps", "--zoo", "zoo"]])
 def test_footprint_is_of_one_store(words, capsys):
     assert run(["bench", "footprint", *words]) == 2
