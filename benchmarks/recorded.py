@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 RESULTS = ROOT / "benchmarks" / "results"
-PEERS = ("lossless xor + zstd", "BitDelta", "DeltaZip 2:4")
-LOSSLESS = frozenset(PEERS[:1])
+PEERS = ("lossless xor + zstd", "lossless zipnn", "BitDelta", "DeltaZip 2:4")
+LOSSLESS = frozenset(PEERS[:2])
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ def peers(hashes: Mapping[str, str]) -> Iterator[Peer]:
     quality = read("quality")
     found: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
     for point in quality["points"]:
-        if point["method"] in PEERS and dense.get(point["task"]) == point["dense_accuracy"]:
+        is_same = dense.get(point["task"]) == point["dense_accuracy"]
+        is_delta = point["setting"].get("of") != "weights"  # what takes no base is made anew
+        if point["method"] in PEERS and is_same and is_delta:
             found[point["method"], _words(point["setting"])][point["task"]] = point
     for (method, setting), points in sorted(found.items(), key=_by_nbytes):
         if set(points) == set(hashes):
@@ -90,8 +92,9 @@ def read(name: str) -> dict[str, Any]:
 
 
 def _words(setting: Mapping[str, Any]) -> str:
-    """A peer's setting for people: `, 2 bits, embeddings too`."""
+    """A peer's setting for people: `, 2 bit, embeddings too`."""
     bits = f", {setting['bits']} bit" if "bits" in setting else ""
+    bits += f", of the {setting['of']}" if "of" in setting else ""
     return bits + (", embeddings too" if setting.get("embeddings") else "")
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def store_html(store: Store) -> str:
     """A line for each task; one that is damaged is listed with what is wrong."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in store.tasks:
         try:
             task = store.task(name)
