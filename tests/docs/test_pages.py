@@ -18,6 +18,8 @@ from tests.server.toy import ToyEngine
 
 PAGES = [path.name for path in sorted((ROOT / "docs").glob("*.md"))]
 RUN = {"quickstart.md", "own-fine-tunes.md", "choosing-a-target.md", "operations.md"}
+ELSEWHERE = {"language-models.md"}
+"""In `tests/server/engines/vllm`, where there is vLLM."""
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def home(tmp_path_factory):
 
 
 def test_every_page_with_commands_is_run_here():
-    assert {name for name in PAGES if commands(f"docs/{name}")} == RUN
+    assert {name for name in PAGES if commands(f"docs/{name}")} == RUN | ELSEWHERE
 
 
 @pytest.mark.slow
