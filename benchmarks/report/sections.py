@@ -141,7 +141,7 @@ def vllm_serving(result: Result) -> Iterator[Section]:
         ("way", "tokens/s", "first token p50 s", "p99 s"),
         [
             (way, f"{run['tokens_per_s']:.1f}",
-             *(f"{run['first_token_s'][key]:.3f}" for key in ("p50", "p99")))
+             *(_number(run["first_token_s"].get(key)) for key in ("p50", "p99")))
             for way, run in last.items()
         ],
         origin(result),

@@ -88,6 +88,18 @@ def test_a_phone_has_nothing_to_scroll_sideways(page, tmp_path):
     assert int(width) <= 390
 
 
+def test_throughput_of_vllm_is_drawn_by_way(tmp_path):
+    about = json.loads((RESULTS / "switch_gpu.json").read_text())
+    way = {"tokens_per_s": 900.0, "first_token_s": {"p50": 0.1, "p99": 0.2, "max": 0.3}}
+    rounds = [{"ours": way, "reload": way | {"tokens_per_s": 30.0, "first_token_s": {}}}]
+    result = about | {"schema": "nps.bench-vllm-serving/1", "tasks": 8, "size": "8b"}
+    (tmp_path / "vllm.json").write_text(json.dumps(result | {"rounds": rounds}))
+    write_report([tmp_path / "vllm.json"], tmp_path / "out.html")
+    (svg,) = plots((tmp_path / "out.html").read_text())
+    widths = [float(r.get("width")) for r in svg.iter("rect") if r.get("class") != "track"]
+    assert widths == pytest.approx([420, 14])
+
+
 @pytest.mark.parametrize("content", ['{"schema": "nps.ls/1"}', "{}", "[1]", "no json"])
 def test_what_is_no_result_is_refused(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
