@@ -119,7 +119,9 @@ def footprint_table() -> str:
         mark = "**" if line["way"] == footprint.OURS else ""
         cells = (line["way"], size(line["nbytes"]), size(whole), f"{whole / dense:.1%}", told)
         rows.append("| " + " | ".join(f"{mark}{cell}{mark}" for cell in cells) + " |")
-    return "\n".join(rows) + f"\n\n{_origin(result)}\n"
+    taken = sorted({line["source"] for line in result["lines"] if "results/" in line["source"]})
+    note = f"Rows with `lossless`, BitDelta and DeltaZip: {'; '.join(taken)}."
+    return "\n".join(rows) + f"\n\n{_origin(result)} {note}\n"
 
 
 def targets_table() -> str:
