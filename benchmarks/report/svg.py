@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from benchmarks.report.scale import Scale
 
 WIDTH, HEIGHT = 420, 320
-LEFT, RIGHT, TOP, BOTTOM = 56, 10, 10, 40
+LEFT, RIGHT, TOP, BOTTOM = 56, 20, 10, 40
 N_COLOURS = 8
 BAR, LABEL, GAP = 14, 15, 9
 """Heights in a chart of bars."""
