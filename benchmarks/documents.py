@@ -1,7 +1,7 @@
 """Renders what documents state from what was measured and from the code: `make docs`.
 
-A document marks a generated part with `<!-- generated: NAME -->` and `<!-- end -->`. A test
-compares the documents with what this would write.
+A document marks a generated part with `<!-- generated: NAME -->` and `<!-- end -->`, a figure in a
+sentence with `<!-- figure: NAME -->`. A test compares the documents with what this would write.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import footprint
+from benchmarks.figures import FIGURES
 from benchmarks.quality import page
+from benchmarks.reference import REFERENCE
 from benchmarks.switch_densities import COPY, PLAIN, SWITCH, SWITCH_COLD
+from nps_store.cli.output import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from formats.errors import NpsError
-
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = ("README.md", "docs/errors.md", "docs/quality.md")
+DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.S)
+_FIGURE = re.compile(r"(<!-- figure: (\w+) -->).*?(<!-- end -->)", re.S)
 
 
 def shipped_table() -> str:
@@ -98,21 +101,34 @@ def quality_claims() -> str:
 def search_costs() -> str:
     """What the search takes, of a small and of a large model."""
     small, large = _read("search_cost"), _read("large_search")
-    table = page.search_costs({"MiniLM, 22.7 M": small, "Llama, 8.0 B": large})
+    name = f"MiniLM, {FIGURES['classifier_parameters']()}"
+    table = page.search_costs({name: small, "Llama, 8.0 B": large})
     return f"{table}\n{_origin(small)}\n\n{_origin(large)}\n"
 
 
-def errors_table() -> str:
-    """Every error class with its exit code."""
-    import nps_store.errors
-    import server.errors  # noqa: F401 (its classes join the tree)
+def footprint_table() -> str:
+    """The shipped tasks kept in other ways."""
+    result = _read("footprint")
+    dense = next(line["nbytes"] for line in result["lines"] if line["way"] == footprint.DENSE)
+    rows = ["| kept as | tasks | with the base | of dense | accuracy / dense |",
+            "|---|---|---|---|---|"]  # fmt: skip
+    for line in result["lines"]:
+        whole = footprint.with_base(result, line)
+        ratio = line["accuracy_ratio"]
+        told = "1 (lossless)" if line["lossless"] else "-" if ratio is None else f"{ratio:.3f}"
+        mark = "**" if line["way"] == footprint.OURS else ""
+        cells = (line["way"], size(line["nbytes"]), size(whole), f"{whole / dense:.1%}", told)
+        rows.append("| " + " | ".join(f"{mark}{cell}{mark}" for cell in cells) + " |")
+    taken = sorted({line["source"] for line in result["lines"] if "results/" in line["source"]})
+    note = f"Rows with `lossless`, BitDelta and DeltaZip: {'; '.join(taken)}."
+    return "\n".join(rows) + f"\n\n{_origin(result)} {note}\n"
 
-    rows = ["| exit code | id | meaning |", "|---|---|---|"]
-    rows += [
-        f"| {error.exit_code} | `{error.id}` | {(error.__doc__ or '').splitlines()[0]} |"
-        for error in sorted(_subclasses(nps_store.errors.NpsError), key=lambda e: e.exit_code)
-    ]
-    return "\n".join(rows) + "\n"
+
+def targets_table() -> str:
+    """What each target came to."""
+    result = _read("quality")
+    rows = [row for row in page.points(result).splitlines() if "--keep" not in row]
+    return "\n".join(rows) + f"\n\n{_origin(result)}\n"
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -126,18 +142,17 @@ PARTS: dict[str, Callable[[], str]] = {
     "quality_versus": lambda: page.versus(_read("quality")),
     "quality_claims": quality_claims,
     "search_costs": search_costs,
-    "errors_table": errors_table,
+    "footprint_table": footprint_table,
+    "targets_table": targets_table,
+    **REFERENCE,
 }
 
 
 def render(document: str) -> str:
     """The document as it should be."""
     text = (ROOT / document).read_text(encoding="utf-8")
-    return _PART.sub(lambda match: match[1] + PARTS[match[2]]() + match[3], text)
-
-
-def _subclasses(kind: type[NpsError]) -> set[type[NpsError]]:
-    return {kind}.union(*(_subclasses(child) for child in kind.__subclasses__()))
+    text = _PART.sub(lambda match: match[1] + PARTS[match[2]]() + match[3], text)
+    return _FIGURE.sub(lambda match: match[1] + FIGURES[match[2]]() + match[3], text)
 
 
 def _origin(result: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+ROOT = Path(__file__).parent.parent
 PACKAGES = ("nps-store", "torch", "transformers", "safetensors", "numpy", "cma", "zstandard")
 
 
@@ -33,8 +34,11 @@ def circumstances(device: str = "cpu") -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Of the working tree, "-dirty" behind it where files were changed."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    """Of the checkout that this file is in, "-dirty" behind it where files were changed; an
+    installed package has none."""
+    if not (ROOT / ".git").exists():
+        return "unknown"
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     except (OSError, subprocess.CalledProcessError):
@@ -50,7 +54,8 @@ def _version(name: str) -> str | None:
 
 
 def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+    known = Path("/proc/cpuinfo")
+    for line in known.read_text(encoding="utf-8").splitlines() if known.is_file() else ():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()

@@ -18,9 +18,9 @@ from rich.table import Table
 
 from benchmarks import debian, minilm
 from benchmarks.machine import circumstances, write_result
+from benchmarks.stored_quality import measure_task
 from nps_store.cli.progress import CompressProgress
 from nps_store.compress import Options, TaskSource, compress
-from nps_store.evaluate import evaluate_task
 from nps_store.store import Store
 
 if TYPE_CHECKING:
@@ -92,20 +92,15 @@ def measure(zoo: ZooDir = Path("zoo"), device: Device = "cpu", store: Path = STO
 
 
 def _measure_task(store: Store, task: Task, zoo: Path, device: str) -> dict[str, Any]:
-    data = debian.write_jsonl(zoo / "data" / f"{task.name}.test.jsonl", task.name, "test")
-    found = evaluate_task(store, task.name, data=data, dense=zoo / task.name, device=device)
-    return {
-        "task": task.name,
-        "dense": found.dense,
-        "stored": found.stored,
-        "ratio": found.ratio,
-        "agreement": found.agreement,
-        "n_examples": found.n_examples,
-        "nbytes": task.nbytes,
-        "dense_nbytes": task.dense_nbytes,
-        "keep": task.meta["keep"],
-        "source_hash": task.meta["source"]["hash"],
-    }
+    data = test_data(zoo, task.name)
+    measured = measure_task(store, task.name, data=data, dense=zoo / task.name, device=device)
+    about = {"keep": task.meta["keep"], "source_hash": task.meta["source"]["hash"]}
+    return {**measured, **about}
+
+
+def test_data(zoo: Path, task: str) -> Path:
+    """The test split of a task as JSON lines."""
+    return debian.write_jsonl(zoo / "data" / f"{task}.test.jsonl", task, "test")
 
 
 if __name__ == "__main__":

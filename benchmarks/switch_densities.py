@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import minilm
+from benchmarks.distribution import distribution
 from benchmarks.pair import LARGE, shards
 from nps_store.checkpoint import Checkpoint
 from nps_store.switch import (
@@ -59,10 +60,8 @@ def medium_weights(layers: int) -> list[Tensor]:
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:
-    """Percentiles in milliseconds."""
-    values = 1000 * np.array(seconds)
-    points = {f"p{q}": float(np.percentile(values, q)) for q in (1, 50, 99)}
-    return {**points, "n": len(values)}
+    """Their distribution in milliseconds."""
+    return distribution(1000 * each for each in seconds)
 
 
 def timed(action: Callable[[], Any], device: str) -> float:

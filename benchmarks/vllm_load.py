@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.load.plan import popularity
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -55,8 +57,7 @@ def zipf_mix(
         seed: Of everything.
     """
     rng = np.random.default_rng(seed)
-    popularity = 1 / np.arange(1, n_tasks + 1)
-    tasks = rng.choice(n_tasks, n, p=popularity / popularity.sum())
+    tasks = rng.choice(n_tasks, n, p=popularity("zipf", n_tasks))
     lengths = np.exp(rng.uniform(np.log(16), np.log(longest), n)).round().astype(int)
     gaps = np.zeros(n) if rate is None else rng.exponential(1 / rate, n)
     return [

@@ -23,6 +23,7 @@ from nps_store.errors import (
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable, Iterable
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -205,3 +206,16 @@ def raw_bytes(tensor: Tensor) -> memoryview:
 def tensor_hash(tensor: Tensor) -> str:
     """xxh3-128 (seed 0) of the tensor's raw bytes, as 32 hex digits: its identity in a store."""
     return xxhash.xxh3_128_hexdigest(raw_bytes(tensor))
+
+
+def weights_hash(names: Iterable[str], tensor: Callable[[str], Tensor]) -> str:
+    """xxh3-128 over names and hashes of tensors: which weights these are.
+
+    Args:
+        names: Of all tensors, sorted.
+        tensor: Reads one.
+    """
+    digest = xxhash.xxh3_128()
+    for name in names:
+        digest.update(f"{name}\0{tensor_hash(tensor(name))}\n".encode())
+    return digest.hexdigest()

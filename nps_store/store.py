@@ -251,6 +251,12 @@ class Store:
             f"tasks={len(self.tasks)} {self.nbytes} bytes>"
         )
 
+    def _repr_html_(self) -> str:
+        """A table of the tasks, for notebooks."""
+        from nps_store.notebook import store_html
+
+        return store_html(self)
+
     def _content(self, name: str) -> Content:
         virtual = None if name in self._container.root.tasks else self._catalog.find(name)
         if virtual is None:

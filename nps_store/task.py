@@ -75,6 +75,12 @@ class Task:
     def __repr__(self) -> str:
         return f"<Task {self.name!r} {self.nbytes} bytes {self.meta.get('method', {})}>"
 
+    def _repr_html_(self) -> str:
+        """What is known of it, for notebooks."""
+        from nps_store.notebook import task_html
+
+        return task_html(self)
+
 
 def tied(directory: TaskDirectory) -> dict[str, str]:
     """Names under which the task's checkpoint held a tensor a second time, to the name under which

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ class ZipNn(Baseline):
             bits = bits_of(receiver, dense, dtype)
             if setting["of"] == "xor":
                 bits ^= bits_of(receiver, receiver.base, dtype)
-            frame = _zipnn(dtype).compress(bits.tobytes())
+            frame = zipnn_of(dtype).compress(bits.tobytes())
             parts[dtype] = np.frombuffer(frame, np.uint8)
         return Fitted(parts)
 
@@ -80,7 +81,7 @@ class ZipNn(Baseline):
         for dtype in sorted(set(receiver.dtypes.values())):
             frame = array_of(parts[dtype]).numpy().tobytes()
             like = bits_of(receiver, receiver.base, dtype)
-            bits = np.frombuffer(bytes(_zipnn(dtype).decompress(frame)), like.dtype)
+            bits = np.frombuffer(bytes(zipnn_of(dtype).decompress(frame)), like.dtype)
             put_bits_(weights, receiver, bits ^ like if is_xor else bits, dtype)
         return weights - receiver.base
 
@@ -107,5 +108,13 @@ def put_bits_(weights: Tensor, receiver: Receiver, bits: NDArray[Any], dtype: st
             start += span.numel
 
 
-def _zipnn(dtype: str) -> Any:  # noqa: ANN401 (a library without types)
-    return import_module("zipnn").ZipNN(input_format="byte", bytearray_dtype=ZIPNN_DTYPES[dtype])
+def zipnn_of(dtype: str) -> Any:  # noqa: ANN401 (a library without types)
+    """zipnn for values of a dtype.
+
+    Raises:
+        ModuleNotFoundError: zipnn is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # importing it uses what torch has deprecated
+        zipnn = import_module("zipnn")
+    return zipnn.ZipNN(input_format="byte", bytearray_dtype=ZIPNN_DTYPES[dtype])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ class Run:
             "command": "python -m benchmarks.quality",
             **about,
             "commit": ", ".join(sorted({point["commit"] for point in points})) or about["commit"],
+            "seed": "of the task's name",
             "skipped": [line for i, line in enumerate(skipped) if line not in skipped[:i]],
             "points": points,
         }
@@ -130,7 +132,7 @@ def _task(run: Run, task: FineTune, done: set[Key], deadline: float | None) -> N
             except Exception as error:  # noqa: BLE001 (one point must not cost the run; it is told)
                 reason = f"{dict(setting)}: {type(error).__name__}: {error}"
                 journal.append(task.name, {**about, "reason": reason})
-                print(f"{task.name}: {name}: {reason}", flush=True)
+                print(f"{task.name}: {name}: {reason}", flush=True, file=sys.stderr)
                 continue
             journal.append(task.name, point)
             print(
@@ -138,4 +140,5 @@ def _task(run: Run, task: FineTune, done: set[Key], deadline: float | None) -> N
                 f"gain {point['gain_kept']:.4f}, accuracy {point['accuracy_ratio']:.4f}, "
                 f"{point['seconds']:.1f} s",
                 flush=True,
+                file=sys.stderr,
             )

@@ -70,6 +70,18 @@ def find(zoo: Path, lm_zoo: Path, base: Path) -> list[FineTune]:
     return found
 
 
+def find_in(folder: Path, base: Path) -> list[FineTune]:
+    """The fine-tunes of a folder of one's own: model directories, and `data/NAME.SPLIT.jsonl` of
+    each for calibration and test."""
+    return [
+        task
+        for path in sorted(folder.iterdir())
+        if (path / "config.json").is_file() and path.resolve() != base.resolve()
+        if all((task := FineTune(folder.name, path.name, base, folder)).data(split).is_file()
+               for split in ("calibration", "test"))
+    ]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A problem, and the test data that its methods do not see."""

@@ -22,12 +22,13 @@ from nps_store.cli.inspect import inspect
 from nps_store.cli.ls import ls
 from nps_store.cli.merge import merge
 from nps_store.cli.rm import rm
+from nps_store.cli.selftest import selftest
 from nps_store.cli.transfer import transfer
 from nps_store.cli.verify import verify
 
 
 def build() -> typer.Typer:
-    """The command with all verbs, those of other installed packages (`serve`) included."""
+    """The command with all verbs, those of other packages (`serve`, `bench`) included."""
     app = typer.Typer(
         name="nps",
         help="Compressed storage and serving for many full fine-tunes of one base model.",
@@ -35,12 +36,16 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    verbs = (compress, add, rm, ls, inspect, verify, compact, export, merge, transfer, doctor)
-    for verb in verbs:
+    tasks, store = (compress, add, rm, merge, transfer, export), (ls, inspect, verify, compact)
+    for verb in (*tasks, *store, doctor, selftest):
         app.command()(guarded(verb))
     app.command(name="eval")(guarded(evaluate))
     for point in sorted(entry_points(group="nps_store.verbs"), key=lambda point: point.name):
-        app.command(name=point.name)(guarded(point.load()))
+        found = point.load()
+        if isinstance(found, typer.Typer):  # verbs of its own, each guarded
+            app.add_typer(found, name=point.name)
+        else:
+            app.command(name=point.name)(guarded(found))
     return app
 
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import xxhash
 from torch import Tensor
 
 from nps_store.adapters import AdapterCheckpoint
 from nps_store.alignment import Alignment, align
-from nps_store.checkpoint import DTYPES, is_finite, tensor_hash
+from nps_store.checkpoint import DTYPES, is_finite, weights_hash
 from nps_store.contents import Change
 from nps_store.errors import NonFiniteWeightError, ShapeMismatchError, UnrelatedModelError
 from nps_store.modeling.ties import Ties
@@ -153,10 +152,7 @@ class FineTune:
         Raises:
             NonFiniteWeightError: A tensor holds NaN or Inf.
         """
-        digest = xxhash.xxh3_128()
-        for name in self.checkpoint.names:
-            digest.update(f"{name}\0{tensor_hash(self.checkpoint.tensor(name))}\n".encode())
-        return digest.hexdigest()
+        return weights_hash(self.checkpoint.names, self.checkpoint.tensor)
 
     def dense_nbytes(self) -> int:
         """Bytes of the fine-tune's weights as they are; of an adapter its own."""

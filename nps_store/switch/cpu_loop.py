@@ -40,7 +40,10 @@ def exchange_(out: Written, new: Written, number: int) -> None:
     group = new.packed.group
     fixed = (group.addresses, group.numels, group.first_block, group.tensor_of)
     with _ONE_AT_A_TIME:
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        n_threads = torch.get_num_threads()
+        numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
+        if torch.get_num_threads() != n_threads:  # the pool that it starts is OpenMP's, as torch's
+            torch.set_num_threads(n_threads)
         kernel.exchange(
             *(each.numpy() for each in fixed), new.copies.table(group).numpy(),
             *_side(out), *_side(new), number, _DTYPES.index(group.dtype),

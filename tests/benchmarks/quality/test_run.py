@@ -98,7 +98,7 @@ def test_failures_cost_no_other_point_and_are_told(
     assert reasons["missing"] == "nowhere is not installed"
     assert "ValueError: cannot" in reasons["broken"]
     assert len(lines) == 2 + len(ComPeft.settings) - 1
-    assert "cannot" in capsys.readouterr().out
+    assert "cannot" in capsys.readouterr().err
 
 
 def test_nothing_is_begun_after_the_deadline(run: Run) -> None:

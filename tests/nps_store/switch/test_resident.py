@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from importlib.util import find_spec
 
@@ -273,3 +275,14 @@ def test_tasks_on_several_threads_do_not_meet(path):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.skipif(find_spec("numba") is None, reason="needs numba")
+def test_the_first_switch_leaves_torchs_threads_alone():
+    """In a process of its own: only the first one starts numba's threads."""
+    code = (
+        "import torch; from nps_store.selftest.switching import compiled_is_exact\n"
+        "torch.set_num_threads(1); compiled_is_exact(); assert torch.get_num_threads() == 1\n"
+        "torch.set_num_threads(2); compiled_is_exact(); assert torch.get_num_threads() == 2\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
