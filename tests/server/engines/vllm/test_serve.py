@@ -132,7 +132,7 @@ def test_chat_logprobs_and_streaming_are_vllms_own(server, stock):
 
 def test_interleaved_requests_streaming_and_not(server, stock):
     """64 of four tasks and the base."""
-    names = {None: BASE, "second": "second", "fifth": "swap", "lossless": "lossless"}
+    names = {None: BASE, "fifth": "swap"} | {n: n for n in ("second", "lossless", "adapter")}
     requests = list(islice(cycle(mix()), 64))
 
     def say(request):
