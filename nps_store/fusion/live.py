@@ -6,14 +6,14 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nps_store.calibration import Examples, Part, Runner, split_rows
+from nps_store.calibration import split_rows
 from nps_store.errors import CalibrationError
 from nps_store.fusion.members import LiveMembers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from nps_store.calibration import Row
+    from nps_store.calibration import Part, Row
     from nps_store.fusion.search import FusionPlan
     from nps_store.modeling.live import PreparedTask
     from nps_store.recipes import Recipe
@@ -83,19 +83,12 @@ class LiveMerge:
 
     def _frame(self, prepared: PreparedTask, name: str) -> None:
         """Run a member alone, and the base, on its texts."""
-        live, runners = self._live.live, []
-        for rows in (self._rows[name][0], self.measured_rows(name)):
-            examples = Examples.of(rows, prepared.shell, prepared.tokenizer, where=name)
-            runners.append(Runner(prepared.shell, prepared.tokenizer, examples))
-        live.switch_(prepared)
-        for runner in runners:
-            runner.refer_()
-        alone = [runner() for runner in runners]
-        live.switch_(live.prepare(None))
-        parts = [Part(runner, one, runner()) for runner, one in zip(runners, alone, strict=True)]
-        if parts[0].gain("distill") <= 0:
+        rows = self._rows[name][0], self.measured_rows(name)
+        base = self._live.live.prepare(None)
+        searched, measured = self._live.framed(rows, prepared, base, where=name)
+        if searched.gain("distill") <= 0:
             raise CalibrationError(
                 f"task {name!r}: on the calibration data its outputs are those of the base; give "
                 "other data"
             )
-        self._search[name], self._measured[name] = parts
+        self._search[name], self._measured[name] = searched, measured

@@ -6,15 +6,17 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from nps_store.calibration import Examples, Part, Runner
 from nps_store.modeling.live import LiveBase
 from nps_store.recipes.merged import AlignedTensor, groups
 from nps_store.switch import apply_, revert_
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from torch import Tensor
 
+    from nps_store.calibration import Row
     from nps_store.modeling.live import PreparedTask
     from nps_store.recipes import Recipe
     from nps_store.store import Store
@@ -62,6 +64,35 @@ class LiveMembers:
                 patches[change.base] = change.patch
                 self._tensors[change.base] = live
         return prepared
+
+    def framed(
+        self, parts: Iterable[Sequence[Row]], own: PreparedTask, other: PreparedTask, *, where: str
+    ) -> list[Part]:
+        """Texts with what all else on them is compared with: outputs under the own weights, and
+        under the other's. Leaves the base in place.
+
+        Args:
+            parts: Rows.
+            own: Whose head and tokenizer are used.
+            other: What is put in place second.
+            where: Whose rows they are, for errors.
+
+        Raises:
+            CalibrationError: They are not rows for `own`.
+        """
+        live, shell, tokenizer = self.live, own.shell, own.tokenizer
+        runners = [
+            Runner(shell, tokenizer, Examples.of(rows, shell, tokenizer, where=where))
+            for rows in parts
+        ]
+        live.switch_(own)
+        for runner in runners:
+            runner.refer_()
+        best = [runner() for runner in runners]
+        live.switch_(other)
+        worst = [runner() for runner in runners]
+        live.switch_(live.prepare(None))
+        return [Part(*each) for each in zip(runners, best, worst, strict=True)]
 
     @contextmanager
     def in_place(self, recipe: Recipe) -> Iterator[None]:

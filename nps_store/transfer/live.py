@@ -14,7 +14,7 @@ import statistics
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nps_store.calibration import Examples, Part, Runner, split_rows
+from nps_store.calibration import split_rows
 from nps_store.errors import CalibrationError
 from nps_store.fusion.live import SPLIT
 from nps_store.fusion.members import LiveMembers
@@ -25,7 +25,7 @@ from nps_store.search.pool import band_edges
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from nps_store.calibration import Row
+    from nps_store.calibration import Part, Row
     from nps_store.modeling.live import PreparedTask
     from nps_store.recipes import Recipe
     from nps_store.store import Store
@@ -132,19 +132,6 @@ class LiveTransfer:
         return [name for name, (_, measured) in self._rows.items() if not measured]
 
     def _framed(self, name: str, own: PreparedTask, other: PreparedTask) -> list[Part]:
-        """For the search, and for measuring what it found: texts with what all else is compared
-        with, outputs under the own weights and under the other's."""
-        live, (searched, measured) = self._live.live, self._rows[name]
-        shell, tokenizer = own.shell, own.tokenizer
-        runners = [
-            Runner(shell, tokenizer, Examples.of(rows, shell, tokenizer, where=name))
-            for rows in (searched, measured or searched)
-        ]
-        live.switch_(own)
-        for runner in runners:
-            runner.refer_()
-        best = [runner() for runner in runners]
-        live.switch_(other)
-        worst = [runner() for runner in runners]
-        live.switch_(live.prepare(None))
-        return [Part(*each) for each in zip(runners, best, worst, strict=True)]
+        """For the search, and for measuring what it found."""
+        searched, measured = self._rows[name]
+        return self._live.framed((searched, measured or searched), own, other, where=name)
