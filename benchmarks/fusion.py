@@ -19,12 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import minilm
+from benchmarks.choice import chosen_methods
 from benchmarks.machine import choose_gpu
 from benchmarks.merging import METHODS
 from benchmarks.merging.load import Loaded, load
 from benchmarks.merging.problem import Objective  # noqa: TC001 (typer looks it up)
 from benchmarks.merging.results import ResultFile
-from benchmarks.quality.tasks import CLASSIFIERS, find
+from benchmarks.quality.tasks import classifiers
 from benchmarks.zoo import quiet
 
 if TYPE_CHECKING:
@@ -101,15 +102,13 @@ def main(
     quiet()
     if device == "cuda":
         choose_gpu(0)
-    unknown = set(method or ()) - METHODS.keys()
-    if unknown:
-        raise typer.BadParameter(f"no method {unknown.pop()!r}; there are {', '.join(METHODS)}")
-    tasks = [t for t in find(zoo, zoo, base or minilm.base_dir()) if t.group == CLASSIFIERS]
+    methods = chosen_methods(method, METHODS)
+    tasks = classifiers(zoo, base or minilm.base_dir())
     if not tasks:
         raise typer.BadParameter(f"no classifiers in {zoo}; train them with benchmarks.zoo")
     settings = {"objective": objective, "texts": texts, "test_texts": test_texts}
     file = ResultFile(out, SCHEMA, "python -m benchmarks.fusion", device, settings)
-    missing = [n for n in method or METHODS if again or not file.has(method=n)]
+    missing = [n for n in methods if again or not file.has(method=n)]
     if missing:
         loaded = load(tasks, device, n_rows=texts, n_test_rows=test_texts, objective=objective)
         file.about.update(references(loaded))

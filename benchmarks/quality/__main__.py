@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import minilm
+from benchmarks.choice import chosen_methods
 from benchmarks.methods import METHODS
 from benchmarks.quality.plot import draw
 from benchmarks.quality.run import Run
@@ -39,10 +40,7 @@ def main(
     """Rate against quality of all methods on the same models."""
     everything = find(zoo, lm_zoo, base or minilm.base_dir())
     tasks = _chosen(everything, task)
-    unknown = set(method or ()) - METHODS.keys()
-    if unknown:
-        raise typer.BadParameter(f"no method {unknown.pop()!r}; there are {', '.join(METHODS)}")
-    methods = method or tuple(METHODS)
+    methods = chosen_methods(method, METHODS)
     result = Run(
         tasks, everything, methods, device, out, journal, jobs, seconds=seconds, again=again
     )()

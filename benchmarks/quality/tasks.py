@@ -58,9 +58,14 @@ class FineTune:
         return self.zoo / "data" / f"{self.name}.{split}.jsonl"
 
 
+def classifiers(zoo: Path, base: Path) -> list[FineTune]:
+    """Those of a zoo that have been trained."""
+    return [FineTune(CLASSIFIERS, name, base, zoo) for name in TASKS if (zoo / name).is_dir()]
+
+
 def find(zoo: Path, lm_zoo: Path, base: Path) -> list[FineTune]:
     """All fine-tunes of the two zoos that have been trained."""
-    found = [FineTune(CLASSIFIERS, name, base, zoo) for name in TASKS if (zoo / name).is_dir()]
+    found = classifiers(zoo, base)
     for shift in SHIFTS:
         found += [
             FineTune(f"lm-{shift}", path.name, lm_zoo / "base", lm_zoo)

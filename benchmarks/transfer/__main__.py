@@ -17,9 +17,10 @@ import typer
 from rich.console import Console
 
 from benchmarks import minilm
+from benchmarks.choice import chosen_methods
 from benchmarks.machine import choose_gpu
 from benchmarks.merging.results import ResultFile
-from benchmarks.quality.tasks import CLASSIFIERS, find
+from benchmarks.quality.tasks import classifiers
 from benchmarks.transfer import METHODS
 from benchmarks.transfer.bench import BASE, FINE_TUNE, Bench
 from benchmarks.transfer.docstrings import pairs, pairs_hash
@@ -47,10 +48,8 @@ def main(
     quiet()
     if device == "cuda":
         choose_gpu(0)
-    unknown = set(method or ()) - METHODS.keys()
-    if unknown:
-        raise typer.BadParameter(f"no method {unknown.pop()!r}; there are {', '.join(METHODS)}")
-    everything = [t for t in find(zoo, zoo, base or minilm.base_dir()) if t.group == CLASSIFIERS]
+    methods = chosen_methods(method, METHODS)
+    everything = classifiers(zoo, base or minilm.base_dir())
     tasks = [t for t in everything if not task or t.name in task]
     if not tasks:
         raise typer.BadParameter(f"no such classifiers in {zoo}; train them with benchmarks.zoo")
@@ -62,7 +61,7 @@ def main(
     }
     file = ResultFile(out, SCHEMA, "python -m benchmarks.transfer", device, settings)
     for each in tasks:
-        names = (FINE_TUNE, BASE, *(method or METHODS))
+        names = (FINE_TUNE, BASE, *methods)
         missing = [n for n in names if again or not file.has(task=each.name, method=n)]
         if not missing:
             continue

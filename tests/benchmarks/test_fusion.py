@@ -25,7 +25,7 @@ def options(
     fine_tunes: list[FineTune], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, Any]:
     for module in (fusion, transfer):
-        monkeypatch.setattr(module, "find", lambda *_: fine_tunes)
+        monkeypatch.setattr(module, "classifiers", lambda *_: fine_tunes)
     monkeypatch.setattr(transfer, "pairs", partial(pairs, root=STDLIB / "asyncio"))
     return {"device": "cpu", "texts": 8, "again": False, "out": tmp_path / "out.json"} | {
         "zoo": fine_tunes[0].zoo,
