@@ -28,7 +28,7 @@ class CompressionOptions:
     objective: arg.ObjectiveOption = None
     dtype: arg.Dtype = None
     seed: arg.Seed = 0
-    evaluations: arg.Evaluations = 60
+    evaluations: arg.Evaluations = 30
     steps: arg.Steps = 150
     search_seconds: arg.SearchSeconds = None
     device: arg.Device = "cpu"

@@ -64,7 +64,7 @@ class Options:
     objective: Measure | None = None
     dtype: str | None = None
     seed: int = 0
-    evaluations: int = 60
+    evaluations: int = 30
     steps: int = 150
     search_seconds: float | None = None
     device: str = "cpu"

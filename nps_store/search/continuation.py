@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nps_store.search.optimizer import Stopwatch
-from nps_store.search.refinement import MARGIN, Learner, Near
+from nps_store.search.refinement import MARGIN, Learned, Learner, Near
 from nps_store.search.selection import Candidate, Selection
 from nps_store.search.weights import Evaluated, Objective, Plan, WeightSearch
 
@@ -46,12 +46,14 @@ class Found:
         keep: Its kept fraction.
         loss: On the search data; NaN where nothing was evaluated.
         check: On the check data; NaN likewise.
+        learned: What another rate's selection may start from, where something was learned.
     """
 
     selection: Selection
     keep: float
     loss: float
     check: float
+    learned: Learned | None = None
 
     @property
     def candidate(self) -> Candidate:
@@ -138,7 +140,7 @@ class RateSearch:
             evaluated = self._weights.go_on(
                 keep, tried.candidate, from_keep=tried.keep, broken=tried.check < _BROKEN
             )
-            tried = self._finish(keep, evaluated)
+            tried = self._finish(keep, evaluated, start=tried.learned)
         return best or tried
 
     def unsearched(self, keep: float) -> Selection:
@@ -147,28 +149,37 @@ class RateSearch:
 
     def resize(self, found: Found, keep: float) -> Found:
         """The same weights at a smaller kept fraction, without further search."""
-        return self._finish(keep, self._weights.evaluate(keep, found.candidate))
+        evaluated = self._weights.evaluate(keep, found.candidate)
+        return self._finish(keep, evaluated, start=found.learned)
 
-    def _finish(self, keep: float, evaluated: Evaluated) -> Found:
+    def _finish(self, keep: float, evaluated: Evaluated, *, start: Learned | None = None) -> Found:
         """Select, learn the selection, and check both: what was learned need not hold on data that
         it was not learned from, least of all at dense rates, where little is left to gain."""
-        chosen = self._checked(keep, evaluated, self._weights.select(keep, evaluated.candidate))
-        can_learn = self._rule.learnable and self._plan.refinement.steps and chosen.selection.n_kept
+        selection = self._weights.select(keep, evaluated.candidate)
+        chosen = Found(selection, keep, evaluated.loss, self._check(selection))
+        can_learn = self._rule.learnable and self._plan.refinement.steps and selection.n_kept
         if self._learners is None or not can_learn:
             return chosen
-        learned = self._checked(
-            keep, evaluated, self._learn(keep, chosen.selection, self._learners)
-        )
-        return max(learned, chosen, key=lambda found: found.check)
+        learned = self._learn(keep, selection, self._learners, start)
+        check = self._check(learned.selection)
+        best = selection if chosen.check >= check else learned.selection
+        return Found(best, keep, evaluated.loss, max(check, chosen.check), learned)
 
-    def _checked(self, keep: float, evaluated: Evaluated, selection: Selection) -> Found:
-        check = float("nan") if self._objective is None else self._objective.check(selection)
-        return Found(selection, keep, evaluated.loss, check)
+    def _check(self, selection: Selection) -> float:
+        return float("nan") if self._objective is None else self._objective.check(selection)
 
-    def _learn(self, keep: float, selection: Selection, learners: Learners) -> Selection:
+    def _learn(
+        self, keep: float, selection: Selection, learners: Learners, start: Learned | None
+    ) -> Learned:
         near = Near(self._weights.selector(keep, selection.candidate.amplitude), selection)
+        how = self._plan.refinement
         with learners(near.positions) as learner:
-            return near.learn(learner, self._plan.refinement, stopwatch=self._clock)
+            return near.learn(
+                learner,
+                how if start is None else how.continued(),
+                start=start,
+                stopwatch=self._clock,
+            )
 
 
 def _beyond(tried: Found, target: float) -> float:

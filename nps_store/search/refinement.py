@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -21,6 +22,8 @@ from nps_store.errors import NonFiniteObjectiveError
 from nps_store.search.selection import MAX_LEVEL
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from nps_store.search.optimizer import Stopwatch
@@ -47,12 +50,31 @@ class Refinement:
     """How long and how fast to learn.
 
     Attributes:
-        steps: Steps of Adam; 0 leaves selections as they are.
+        steps: Steps of Adam at the first rate that is tried; 0 leaves selections as they are. Later
+            rates start from what was learned there and take a third.
         rate: Learning rate of the offsets, in log score.
     """
 
     steps: int = 150
     rate: float = 0.05
+
+    def continued(self) -> Refinement:
+        """Of a selection that starts from another's offsets."""
+        return replace(self, steps=math.ceil(self.steps / 3))
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A learned selection, and what another rate's may start from.
+
+    Attributes:
+        selection: What to store.
+        offsets: By tensor: flat positions, int64 [n], increasing, and the offsets of the elements
+            there to their log scores, float32 [n].
+    """
+
+    selection: Selection
+    offsets: Mapping[str, tuple[Tensor, Tensor]]
 
 
 class Near:
@@ -82,7 +104,7 @@ class Near:
         self._selection = selection
         self._bounds: list[int] = torch.searchsorted(self.index, pool.starts).tolist()
 
-    @property
+    @cached_property
     def positions(self) -> dict[str, Tensor]:
         """Flat positions of the elements by tensor, int64, where there are any."""
         pool = self._selection.pool
@@ -94,10 +116,15 @@ class Near:
         }
 
     def learn(
-        self, learner: Learner, how: Refinement, *, stopwatch: Stopwatch | None = None
-    ) -> Selection:
-        """The selection after `how.steps` steps; deterministic on one machine unless the stopwatch
-        ends it.
+        self,
+        learner: Learner,
+        how: Refinement,
+        *,
+        start: Learned | None = None,
+        stopwatch: Stopwatch | None = None,
+    ) -> Learned:
+        """The selection after `how.steps` steps, from the offsets that another rate's ended with;
+        deterministic on one machine unless the stopwatch ends it.
 
         Raises:
             NonFiniteObjectiveError: The learner's loss is NaN or Inf.
@@ -105,7 +132,7 @@ class Near:
         selection, height = self._selection, self._height
         counts = torch.tensor(self._bounds, device=height.device).diff()
         one = self._tau.sign() * selection.scales.repeat_interleave(counts)
-        offset = _Adam(torch.zeros_like(height))
+        offset = _Adam(torch.zeros_like(height) if start is None else self._offsets(start))
         for step in range(how.steps):
             if stopwatch is not None and stopwatch.over:
                 break
@@ -121,12 +148,32 @@ class Near:
         signed = self._tau.sign() * _levels(height + offset.x, self._u, selection.n_kept)
         kept = torch.nonzero(signed)[:, 0]
         index = self.index[kept]
-        return replace(
+        learned = replace(
             selection,
             kept=index,
             positions=selection.pool.positions(index),
             levels=signed[kept].to(torch.int8),
         )
+        sizes = [len(positions) for positions in self.positions.values()]
+        pairs = zip(self.positions.values(), offset.x.split(sizes), strict=True)
+        return Learned(learned, dict(zip(self.positions, pairs, strict=True)))
+
+    def _offsets(self, start: Learned) -> Tensor:
+        """What was learned of each element; 0 where it was not near then."""
+        return torch.cat(
+            [
+                _looked_up(positions, *start.offsets[name])
+                if name in start.offsets
+                else torch.zeros(len(positions), device=positions.device)
+                for name, positions in self.positions.items()
+            ]
+        )
+
+
+def _looked_up(wanted: Tensor, positions: Tensor, offsets: Tensor) -> Tensor:
+    """The offsets at wanted positions, float32 [n]; 0 at those that are not listed."""
+    place = torch.searchsorted(positions, wanted).clamp_(max=len(positions) - 1)
+    return torch.where(positions[place] == wanted, offsets[place], 0)
 
 
 def _levels(height: Tensor, u: Tensor, n_kept: int) -> Tensor:

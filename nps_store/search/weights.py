@@ -58,7 +58,7 @@ class Plan:
         seed: Of the search and of the dither.
     """
 
-    evaluations: int = 60
+    evaluations: int = 30
     sigma: float = 0.4
     start_keep: float = 0.006
     refinement: Refinement = field(default_factory=Refinement)

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from nps_store.search import MAX_KEEP, RULES, Candidate, Found, Plan, RateSearch, Stopwatch
+from nps_store.search import (
+    MAX_KEEP,
+    RULES,
+    Candidate,
+    Found,
+    Plan,
+    RateSearch,
+    Refinement,
+    Stopwatch,
+)
 from nps_store.search.refinement import Near
 from tests.nps_store.search.vectors import Vectors, dense, selector
 
@@ -195,6 +204,25 @@ def test_all_that_may_be_learned_is_collected():
     near = Near(everything, everything.select(found.candidate, keep=180))
     assert torch.equal(asked[0]["tensor.0"], near.positions["tensor.0"])
     assert len(near.index) > 1.2 * 180
+
+
+def test_rates_after_the_first_learn_a_third_of_the_steps():
+    steps: list[int] = []
+
+    @contextmanager
+    def counting(positions):
+        steps.append(0)
+
+        def step(values):
+            steps[-1] += 1
+            return 0.0, torch.zeros_like(values)
+
+        yield step
+
+    plan = replace(PLAN, refinement=Refinement(steps=10))
+    rate_search(Synthetic(0.03), plan=plan, learners=counting).at_quality(0.95)
+    assert len(steps) > 1
+    assert steps == [10] + [4] * (len(steps) - 1)
 
 
 def test_what_is_selected_does_not_depend_on_what_was_asked_before():

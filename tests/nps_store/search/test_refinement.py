@@ -47,7 +47,7 @@ def test_learning_comes_closer_with_as_many_elements():
     vectors = Vectors((400, 1, 900, 700))
     selection, near = prepared(vectors)
     learner = Linear(vectors, near)
-    learned = near.learn(learner, Refinement(steps=200))
+    learned = near.learn(learner, Refinement(steps=200)).selection
     assert learned.n_kept == selection.n_kept == KEEP
     before, after = (learner.error(dense(vectors, one)) for one in (selection, learned))
     assert after < 0.2 * before
@@ -56,7 +56,7 @@ def test_learning_comes_closer_with_as_many_elements():
 def test_only_near_elements_are_kept_with_their_own_signs():
     vectors = Vectors((400, 1, 900, 700))
     _, near = prepared(vectors)
-    learned = near.learn(Linear(vectors, near), Refinement(steps=50))
+    learned = near.learn(Linear(vectors, near), Refinement(steps=50)).selection
     assert torch.isin(learned.kept, near.index).all()
     assert (learned.kept.diff() > 0).all()
     tau = vectors.flat[flat_positions(vectors, learned)]
@@ -86,7 +86,8 @@ def test_the_scale_is_held():
     """A learner that finds all values too large changes which are kept, not what one is worth."""
     vectors = Vectors((600, 600))
     selection, near = prepared(vectors)
-    learned = near.learn(lambda values: (float(values.square().sum()), values), Refinement(steps=9))
+    small = near.learn(lambda values: (float(values.square().sum()), values), Refinement(steps=9))
+    learned = small.selection
     assert torch.equal(learned.scales, selection.scales)
     assert learned.n_kept == selection.n_kept
 
@@ -97,7 +98,7 @@ def test_dense_levels_are_learned_too():
     selection, near = prepared(vectors, keep=900)
     assert selection.levels.max() > 2
     learner = Linear(vectors, near)
-    learned = near.learn(learner, Refinement(steps=100))
+    learned = near.learn(learner, Refinement(steps=100)).selection
     assert learned.n_kept == 900
     common = learned.kept[torch.isin(learned.kept, selection.kept)]
     before, after = (
@@ -112,15 +113,49 @@ def test_equal_arguments_give_equal_selections():
     made = []
     for _ in range(2):
         _, near = prepared(vectors)
-        made.append(dense(vectors, near.learn(Linear(vectors, near), Refinement(steps=40))))
+        learned = near.learn(Linear(vectors, near), Refinement(steps=40)).selection
+        made.append(dense(vectors, learned))
     assert np.array_equal(*made)
 
 
 def test_without_steps_nothing_changes():
     vectors = Vectors((400, 900))
     selection, near = prepared(vectors)
-    learned = near.learn(Linear(vectors, near), Refinement(steps=0))
+    learned = near.learn(Linear(vectors, near), Refinement(steps=0)).selection
     assert np.array_equal(dense(vectors, learned), dense(vectors, selection))
+
+
+def test_learning_goes_on_where_it_ended():
+    vectors = Vectors((400, 1, 900, 700))
+    _, near = prepared(vectors)
+    learner = Linear(vectors, near)
+    learned = near.learn(learner, Refinement(steps=60))
+    kept = near.learn(learner, Refinement(steps=0), start=learned)
+    assert torch.equal(kept.selection.kept, learned.selection.kept)
+    assert torch.equal(kept.selection.levels, learned.selection.levels)
+    further = near.learn(learner, Refinement(steps=60), start=learned)
+    errors = [learner.error(dense(vectors, one.selection)) for one in (learned, further)]
+    assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("keep", [40, 300])
+def test_another_rate_starts_from_what_was_learned(keep):
+    """Elements near both thresholds keep their offsets, new ones begin at none; a few steps then
+    do what many do from nothing."""
+    vectors = Vectors((400, 1, 900, 700))
+    _, near = prepared(vectors)
+    learned = near.learn(Linear(vectors, near), Refinement(steps=100))
+    selection, other = prepared(vectors, keep=keep)
+    learner = Linear(vectors, other)
+    started = other.learn(learner, Refinement(steps=0), start=learned)
+    for name, (positions, offsets) in started.offsets.items():
+        known = dict(zip(*map(torch.Tensor.tolist, learned.offsets[name]), strict=True))
+        assert offsets.tolist() == [known.get(position, 0.0) for position in positions.tolist()]
+    continued = other.learn(learner, Refinement(steps=15), start=learned)
+    anew = other.learn(learner, Refinement(steps=15))
+    assert continued.selection.n_kept == selection.n_kept
+    errors = [learner.error(dense(vectors, one.selection)) for one in (continued, anew)]
+    assert errors[0] < errors[1]
 
 
 def test_a_loss_that_is_no_number_is_refused():
