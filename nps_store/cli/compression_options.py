@@ -29,7 +29,7 @@ class CompressionOptions:
     dtype: arg.Dtype = None
     seed: arg.Seed = 0
     evaluations: arg.Evaluations = 30
-    steps: arg.Steps = 150
+    steps: arg.Steps = 200
     search_seconds: arg.SearchSeconds = None
     device: arg.Device = "cpu"
     jobs: arg.Jobs = 1

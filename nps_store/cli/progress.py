@@ -77,7 +77,7 @@ class CompressProgress:
     """Listens to a compression and shows it."""
 
     def __init__(
-        self, *, quiet: bool, evaluations: int = 60, search_seconds: float | None = None
+        self, *, quiet: bool, evaluations: int = 30, search_seconds: float | None = None
     ) -> None:
         """Prepare to show.
 

@@ -52,7 +52,8 @@ class Options:
         dtype: Dtype to compress for ("BF16"), where it is not the base's.
         seed: Of dither, search and data split.
         evaluations: Model evaluations of the weight search.
-        steps: Steps of learning the selection by gradients, a rate.
+        steps: Steps of learning the selection by gradients at the first rate; later ones take a
+            quarter.
         search_seconds: Wall-clock budget of the search a task.
         device: Where the model runs during calibration.
     """
@@ -65,7 +66,7 @@ class Options:
     dtype: str | None = None
     seed: int = 0
     evaluations: int = 30
-    steps: int = 150
+    steps: int = 200
     search_seconds: float | None = None
     device: str = "cpu"
 

@@ -51,16 +51,16 @@ class Refinement:
 
     Attributes:
         steps: Steps of Adam at the first rate that is tried; 0 leaves selections as they are. Later
-            rates start from what was learned there and take a third.
+            rates start from what was learned there and take a quarter.
         rate: Learning rate of the offsets, in log score.
     """
 
-    steps: int = 150
+    steps: int = 200
     rate: float = 0.05
 
     def continued(self) -> Refinement:
         """Of a selection that starts from another's offsets."""
-        return replace(self, steps=math.ceil(self.steps / 3))
+        return replace(self, steps=math.ceil(self.steps / 4))
 
 
 @dataclass(frozen=True, eq=False)

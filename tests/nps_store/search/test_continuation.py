@@ -206,7 +206,7 @@ def test_all_that_may_be_learned_is_collected():
     assert len(near.index) > 1.2 * 180
 
 
-def test_rates_after_the_first_learn_a_third_of_the_steps():
+def test_rates_after_the_first_learn_a_quarter_of_the_steps():
     steps: list[int] = []
 
     @contextmanager
@@ -222,7 +222,7 @@ def test_rates_after_the_first_learn_a_third_of_the_steps():
     plan = replace(PLAN, refinement=Refinement(steps=10))
     rate_search(Synthetic(0.03), plan=plan, learners=counting).at_quality(0.95)
     assert len(steps) > 1
-    assert steps == [10] + [4] * (len(steps) - 1)
+    assert steps == [10] + [3] * (len(steps) - 1)
 
 
 def test_what_is_selected_does_not_depend_on_what_was_asked_before():
