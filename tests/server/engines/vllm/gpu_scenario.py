@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 SIZE = {
     "dtype": "bfloat16", "max_model_len": CONTEXT, "max_num_seqs": 16, "seed": 0,
-    "gpu_memory_utilization": 0.2, "enable_prefix_caching": True, "max_logprobs": 5,
+    "gpu_memory_utilization": 0.2, "kv_cache_memory_bytes": 1 << 30, "max_logprobs": 5,
+    "enable_prefix_caching": True,
     "disable_custom_all_reduce": True,
     "compilation_config": {"cudagraph_capture_sizes": [1, 2, 4, 8, 16]},
 }  # fmt: skip
