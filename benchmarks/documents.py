@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import footprint
+from benchmarks import footprint, recipe_page
 from benchmarks.figures import FIGURES
 from benchmarks.quality import page
 from benchmarks.reference import REFERENCE
@@ -131,6 +131,18 @@ def targets_table() -> str:
     return "\n".join(rows) + f"\n\n{_origin(result)}\n"
 
 
+def fusion_table() -> str:
+    """Merges of the classifiers."""
+    result = _read("fusion")
+    return f"{recipe_page.fusion(result)}\n{_origin(result)}\n"
+
+
+def transfer_table() -> str:
+    """Parts of the classifiers."""
+    result = _read("transfer")
+    return f"{recipe_page.transfer(result)}\n{_origin(result)}\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "shipped_table": shipped_table,
     "switch_table": switch_table,
@@ -144,6 +156,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "search_costs": search_costs,
     "footprint_table": footprint_table,
     "targets_table": targets_table,
+    "fusion_table": fusion_table,
+    "transfer_table": transfer_table,
     **REFERENCE,
 }
 

@@ -35,8 +35,9 @@ METHODS: dict[str, MergeMethod] = {
         RegMean(),
         IsoC(),
         Wudi(),
-        NpsFusion("NPS", FusionPlan(evaluations=400)),
-        NpsFusion("NPS, by layer", FusionPlan(evaluations=1600, groups=7)),
+        NpsFusion("NPS", FusionPlan()),
+        NpsFusion("NPS, by CMA-ES", FusionPlan(steps=0, evaluations=400, groups=1)),
+        NpsFusion("NPS, by CMA-ES and layer", FusionPlan(steps=0, evaluations=1600, groups=7)),
     )
 }
 

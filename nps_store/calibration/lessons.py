@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from nps_store.calibration.augment import augment
 from nps_store.calibration.batches import by_length
 from nps_store.calibration.losses import batch_losses, refer
 from nps_store.modeling.shell import pad
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 BATCH_TEXTS = 64
 BATCH_TOKENS = 8192
 """Texts and tokens of a lesson, at most: one step of learning."""
+N_TEXTS = 4096
+"""Texts to learn a selection from: the given ones and variations of them."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Lesson:
     Attributes:
         inputs: Token ids and attention mask, int64 [n, length].
         outputs: Logits, vectors, or a language model's likeliest tokens.
-        hidden: Last hidden states of the tokens, float16 [n_tokens, dim]; None for a language
-            model, whose outputs speak of every token.
+        hidden: Last hidden states of the tokens, float16 [n_tokens, dim]; None where they are not
+            to be matched.
     """
 
     inputs: dict[str, Tensor]
@@ -59,7 +62,18 @@ class Lessons:
         ids: Sequence[Sequence[int]],
         *,
         seed: int,
+        match_hidden: bool = True,
     ) -> None:
+        """Ask the dense fine-tune.
+
+        Args:
+            shell: Its model.
+            tokenizer: Its tokenizer.
+            ids: Token ids of each text.
+            seed: Of the order.
+            match_hidden: Match the last hidden states, too; a language model's never are, since
+                its outputs speak of every token.
+        """
         self._shell = shell
         self._rng = np.random.default_rng(seed)
         self._lessons = []
@@ -69,9 +83,29 @@ class Lessons:
             with torch.no_grad():
                 outputs, states = shell.trace(inputs)
             hidden = None
-            if shell.kind != "generate":
+            if match_hidden and shell.kind != "generate":
                 hidden = states[inputs["attention_mask"].bool()].half()
             self._lessons.append(Lesson(inputs, refer(shell.kind, outputs), hidden))
+
+    @classmethod
+    def varied(
+        cls,
+        shell: Shell,
+        tokenizer: PreTrainedTokenizerBase,
+        ids: Sequence[Sequence[int]],
+        *,
+        seed: int,
+        n_texts: int = N_TEXTS,
+        match_hidden: bool = True,
+    ) -> Lessons:
+        """On variations of the texts, too, so that there are `n_texts` of them; a language model
+        learns from every token of its own texts."""
+        texts = list(ids)
+        if shell.kind != "generate":
+            count, special = max(n_texts - len(texts), 0), tokenizer.all_special_ids
+            longest = max(map(len, texts))
+            texts += augment(texts, count=count, special=special, longest=longest, seed=seed)
+        return cls(shell, tokenizer, texts, seed=seed, match_hidden=match_hidden)
 
     def __iter__(self) -> Iterator[Lesson]:
         """Endless."""

@@ -55,10 +55,23 @@ def merge(
         ),
     ] = None,
     calib: arg.Calibrations = None,
+    steps: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Of nps: steps of learning the weights by gradients; 0: by CMA-ES."
+        ),
+    ] = 150,
     groups: Annotated[
-        int, typer.Option(min=1, help="Of nps: groups of layers with weights of their own.")
-    ] = 1,
-    evaluations: Annotated[int, typer.Option(min=0, help="Of nps: model evaluations.")] = 240,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of nps: groups of layers, or of modules where they are more, with weights of "
+            "their own. Default: as many as 1 KB holds; by CMA-ES, one.",
+        ),
+    ] = None,
+    evaluations: Annotated[
+        int, typer.Option(min=0, help="Of nps by CMA-ES: model evaluations.")
+    ] = 240,
     search_seconds: arg.SearchSeconds = None,
     seed: arg.Seed = 0,
     device: arg.Device = "cpu",
@@ -82,12 +95,13 @@ def merge(
     Example: nps merge tasks.nps --name all --task role --task use=0.5 --method average
     """
     from nps_store.fusion import FusionPlan
+    from nps_store.recipes import MAX_GROUPS
     from nps_store.recipes.writing import add_recipe
 
     weights = _weights(task)
     method = method or (MergeMethod.nps if calib else MergeMethod.task_arithmetic)
     if method is MergeMethod.nps:
-        plan = FusionPlan(evaluations, groups, seed)
+        plan = FusionPlan(steps, evaluations, groups or (MAX_GROUPS if steps else 1), seed)
         recipe = _searched(
             store, name, weights, calib, plan,
             base=base, device=device, seconds=search_seconds, replace=replace,
@@ -146,6 +160,12 @@ def progress(what: str) -> Callable[[float, int], None]:
     return tell
 
 
+def _tell_step(loss: float, count: int) -> None:
+    """Every tenth is enough: lessons differ from step to step."""
+    if count % 10 == 0:
+        sys.stderr.write(f"step {count}: {loss:.4f} off, on the texts of this step\n")
+
+
 def _searched(
     store: Path,
     name: str,
@@ -179,7 +199,7 @@ def _searched(
         merge = LiveMerge(opened, rows, device=device, seed=plan.seed)
         fused = fuse(
             merge, merge.bounded(plan),
-            stopwatch=Stopwatch(seconds), report=progress("gain"),
+            stopwatch=Stopwatch(seconds), report=progress("gain"), on_step=_tell_step,
         )  # fmt: skip
         kept, unmeasured = merge.kept(fused.recipe), merge.unmeasured
     quality = {

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from nps_store.calibration import Examples, Part, Quality, Row, Runner, split_rows
-from nps_store.calibration.augment import augment
 from nps_store.calibration.lessons import Lessons
 from nps_store.compress.live_fine_tune import LiveFineTune
 from nps_store.errors import CalibrationError
@@ -18,16 +17,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from nps_store.calibration.learner import LiveLearner
     from nps_store.compress.fine_tune import FineTune
-    from nps_store.compress.learner import LiveLearner
     from nps_store.compress.options import Measure, Options
     from nps_store.search import Selection
     from nps_store.store import Store
 
 SPLIT = (0.7, 0.15, 0.15)
 """Shares of the calibration rows for the search, the check of the target, and the measurement."""
-N_LESSON_TEXTS = 4096
-"""Texts to learn the selection from: the search's own and variations of them."""
 
 
 class Calibration:
@@ -133,7 +130,10 @@ class Calibration:
                 runner.refer_()
             dense = [runner() for runner in runners]
             if self._options.steps and RULES[self._options.method].learnable:
-                self._lessons = self._teach()
+                seed = self._options.seed
+                self._lessons = Lessons.varied(
+                    self._live.shell, self._tokenizer, self._texts, seed=seed
+                )
         base = [runner() for runner in runners]
         return [Part(*part) for part in zip(runners, dense, base, strict=True)]
 
@@ -151,14 +151,3 @@ class Calibration:
                 f"{base:.4g} for the base and {dense:.4g} for the fine-tune, so it cannot tell a "
                 "good selection from a bad one; give other data or another --objective"
             )
-
-    def _teach(self) -> Lessons:
-        """Lessons under the weights in place."""
-        texts, seed, shell = self._texts, self._options.seed, self._live.shell
-        if shell.kind != "generate":
-            n_more = max(N_LESSON_TEXTS - len(texts), 0)
-            special = self._tokenizer.all_special_ids
-            longest = max(map(len, texts))
-            more = augment(texts, count=n_more, special=special, longest=longest, seed=seed)
-            texts = [*texts, *more]
-        return Lessons(shell, self._tokenizer, texts, seed=seed)

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from formats.errors import located
-from nps_store.compress.learner import LiveLearner, Place
+from nps_store.calibration.learner import LiveLearner, Place
 from nps_store.modeling import Body, Shell
 from nps_store.modeling.live import bind
 from nps_store.modeling.shell import Pooling

@@ -7,22 +7,23 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nps_store.calibration import Examples, Part, Runner
+from nps_store.calibration.learner import Place
+from nps_store.fusion.learner import MergeLearner
 from nps_store.modeling.live import LiveBase
-from nps_store.recipes.merged import AlignedTensor, groups
+from nps_store.recipes.merged import AlignedTensor, groups, most_groups
 from nps_store.switch import apply_, revert_
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
     from nps_store.calibration import Row
+    from nps_store.calibration.lessons import Lessons
     from nps_store.modeling.live import PreparedTask
     from nps_store.recipes import Recipe
     from nps_store.store import Store
     from nps_store.switch import Patch, SparseDelta
-
-_MOST_GROUPS = 1 << 10
 
 
 class LiveMembers:
@@ -47,8 +48,8 @@ class LiveMembers:
 
     @property
     def n_groups(self) -> int:
-        """Layers of the base, and one group for what is in none."""
-        return len({*groups(self._names, _MOST_GROUPS).values()})
+        """Groups of the base's tensors that a recipe can tell apart, at most."""
+        return most_groups(self._names)
 
     def join(self, name: str) -> PreparedTask:
         """Make a task or recipe of the store one of the members, in the order of summation.
@@ -108,6 +109,21 @@ class LiveMembers:
         group_of = groups(self._names, recipe.n_groups)
         for name, aligned in self._aligned.items():
             yield name, aligned.merged(recipe, group_of[name])
+
+    def learner(self, lessons: Mapping[str, Lessons], n_groups: int) -> MergeLearner:
+        """Learns how much of each member there shall be in each group of tensors.
+
+        Args:
+            lessons: Of all members.
+            n_groups: Groups.
+        """
+        group_of = groups(self._names, n_groups)
+        tensors = [(aligned, group_of[name]) for name, aligned in self._aligned.items()]
+        places = [
+            Place(self._tensors[name], aligned.where.positions())
+            for name, aligned in self._aligned.items()
+        ]
+        return MergeLearner(self.live.body.module, tensors, places, lessons)
 
     def vectors(self, member: str) -> Iterator[tuple[str, Tensor]]:
         """(base name, what the member adds to elements of it, float32 [n]), tensor by tensor."""

@@ -4,11 +4,23 @@ from nps_store.recipes.catalog import Catalog, VirtualTask
 from nps_store.recipes.combine import combined
 from nps_store.recipes.flatten import flattened, users_of
 from nps_store.recipes.merged import merged
-from nps_store.recipes.recipe import BANDS, LINEAR, N_BANDS, RULES, Recipe, band_params, normalised
+from nps_store.recipes.recipe import (
+    BANDS,
+    LINEAR,
+    MAX_GROUPS,
+    MOST_WEIGHTS,
+    N_BANDS,
+    RULES,
+    Recipe,
+    band_params,
+    normalised,
+)
 
 __all__ = [
     "BANDS",
     "LINEAR",
+    "MAX_GROUPS",
+    "MOST_WEIGHTS",
     "N_BANDS",
     "RULES",
     "Catalog",

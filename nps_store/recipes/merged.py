@@ -115,13 +115,32 @@ class AlignedTensor:
 
 
 def groups(names: Iterable[str], n_groups: int) -> dict[str, int]:
-    """The group of each tensor: 0 outside the layers, then layers in equal shares, in order."""
+    """The group of each tensor: 0 outside the layers, then layers in equal shares, in order. Where
+    groups are more than that, modules (a weight and its bias) in equal shares, in order."""
+    names = [*names]
     layer_of = {name: int(found[1]) if (found := _LAYER.search(name)) else None for name in names}
     n_layers = 1 + max((layer for layer in layer_of.values() if layer is not None), default=0)
+    if n_groups > 1 + n_layers:
+        modules = _modules(names)
+        return {name: modules[_module(name)] * n_groups // len(modules) for name in names}
     return {
         name: 0 if layer is None or n_groups == 1 else 1 + layer * (n_groups - 1) // n_layers
         for name, layer in layer_of.items()
     }
+
+
+def most_groups(names: Iterable[str]) -> int:
+    """As many as have a tensor each: modules."""
+    return len(_modules(names))
+
+
+def _modules(names: Iterable[str]) -> dict[str, int]:
+    """Their numbers, in order."""
+    return {module: n for n, module in enumerate(dict.fromkeys(map(_module, names)))}
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _aligned(

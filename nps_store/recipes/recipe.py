@@ -31,6 +31,8 @@ RULES: Final = {
 """Rules by which task vectors are combined, and the parameters that each takes."""
 MAX_MEMBERS = 256
 MAX_GROUPS = 64
+MOST_WEIGHTS = 448
+"""So many, to two digits, take less than 1 KB with what is noted of a search."""
 MAX_SEED = 1 << 53
 """Whole numbers up to this are themselves in the float64 that parameters are."""
 

@@ -138,7 +138,11 @@ class RateSearch:
             if best and best.keep < _CLOSE * keep:
                 break
             evaluated = self._weights.go_on(
-                keep, tried.candidate, from_keep=tried.keep, broken=tried.check < _BROKEN
+                keep,
+                tried.candidate,
+                from_keep=tried.keep,
+                broken=tried.check < _BROKEN,
+                learned=tried.learned is not None,
             )
             tried = self._finish(keep, evaluated, start=tried.learned)
         return best or tried

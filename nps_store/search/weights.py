@@ -51,7 +51,8 @@ class Plan:
 
     Attributes:
         evaluations: Model evaluations of the weight search, at most, at the first rate that is
-            tried; later rates start from its solution and take a third.
+            tried; later rates start from its solution and take a third, or none where what was
+            learned goes along.
         sigma: First standard deviation of the log weights.
         start_keep: First kept fraction.
         refinement: How the selection is learned, where the model can be differentiated.
@@ -114,16 +115,24 @@ class WeightSearch:
         return self._improve(keep, self._first(keep), self._plan.evaluations)
 
     def go_on(
-        self, keep: float, candidate: Candidate, *, from_keep: float, broken: bool
+        self,
+        keep: float,
+        candidate: Candidate,
+        *,
+        from_keep: float,
+        broken: bool,
+        learned: bool = False,
     ) -> Evaluated:
         """The best that is found at a rate from the solution of another, which may be one that
-        keeps next to nothing, or one that is good at its own rate only."""
+        keeps next to nothing, or one that is good at its own rate only. Where its selection was
+        learned, learning does the rest, but for dense rates, at which there is little to learn."""
         evaluations = self._plan.evaluations
+        further = 0 if learned and keep < DENSE else evaluations // 3
         starts = (candidate.tempered(share) for share in TEMPERED)
         start = min((self.evaluate(keep, one) for one in starts), key=_loss)
         if broken or from_keep < DENSE <= keep:
             start = min(start, self._first(keep), key=_loss)
-        return self._improve(keep, start, evaluations if broken else evaluations // 3)
+        return self._improve(keep, start, evaluations if broken else further)
 
     def evaluate(self, keep: float, candidate: Candidate) -> Evaluated:
         """A given candidate at a rate."""

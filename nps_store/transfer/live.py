@@ -106,7 +106,7 @@ class LiveTransfer:
         self.edges = tuple(band_edges(lambda: self._live.vectors(task), rule, device).tolist())
 
     def bounded(self, plan: TransferPlan) -> TransferPlan:
-        """A plan with a group for each layer at most, and one for what is in none."""
+        """A plan with no more groups than the base's tensors make."""
         return replace(plan, groups=min(plan.groups, self._live.n_groups))
 
     def changes(self, recipe: Recipe) -> Iterator[tuple[str, SparseDelta]]:

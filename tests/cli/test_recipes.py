@@ -21,6 +21,21 @@ def test_merged_tasks_are_tasks(nps, store, zoo, tmp_path):
     assert nps("verify", store, "--level=base", f"--base={zoo.base}", "--json").document["ok"]
 
 
+def test_a_merge_is_learned(nps, store, zoo):
+    files = [f"--calib={name}={zoo.data(name)}" for name in ("two", "three")]
+    options = ["--name=learned", "--task=two", "--task=three", "--steps=20", "--groups=3"]
+    result = nps("merge", store, *options, *files, "--json")
+    assert "step 20: " in result.err
+    members = result.document["members"]
+    assert [len(weights) for weights in members.values()] == [3, 3]
+    assert all(20 * w == pytest.approx(round(20 * w)) for each in members.values() for w in each)
+    quality = nps("inspect", store, "learned@two", "--json").document["quality"]
+    assert quality["value"] == pytest.approx(sum(quality["members"].values()) / 2)
+    listed = {task["name"]: task for task in nps("ls", store, "--json").document["tasks"]}
+    assert listed["learned@two"]["nbytes"] < 1000
+    assert nps("verify", store, "--level=base", f"--base={zoo.base}", "--json").document["ok"]
+
+
 def test_a_part_of_a_task_is_a_task(nps, store):
     made = nps("transfer", store, "--name=half", "--task=two", "--lambda=0.25", "--json").document
     assert (made["tasks"], made["members"]) == (["half"], {"two": [0.25]})
@@ -42,7 +57,7 @@ def test_a_merge_with_one_row_says_what_it_was_measured_on(nps, store, zoo, tmp_
     one = tmp_path / "one.jsonl"
     one.write_text(zoo.data("two").read_text().splitlines()[0] + "\n")
     files = [f"--calib=two={one}", f"--calib=three={zoo.data('three')}"]
-    options = ["--name=m", "--task=two", "--task=three", "--evaluations=0"]
+    options = ["--name=m", "--task=two", "--task=three", "--steps=0", "--evaluations=0"]
     result = nps("merge", store, *options, *files)
     assert result.code == 0
     assert "two: too few rows to set one aside" in result.err

@@ -11,7 +11,7 @@ from nps_store.calibration import read_rows
 from nps_store.compress import Options, compress
 from nps_store.errors import CalibrationError
 from nps_store.fusion import FusionPlan, LiveMerge, fuse
-from nps_store.recipes import Recipe
+from nps_store.recipes import MOST_WEIGHTS, Recipe
 from nps_store.recipes.merged import groups
 from nps_store.recipes.writing import add_recipe
 
@@ -83,9 +83,50 @@ def test_layers_are_counted_in_the_whole_base(path, data, monkeypatch):
 def test_a_search_is_no_worse_than_the_mean(path, data):
     with Store.open(path) as store:
         merge = LiveMerge(store, data)
-        fused = fuse(merge, FusionPlan(evaluations=24))
-        assert fused.loss <= merge.loss(Recipe(dict.fromkeys(NAMES, (0.3,))))
-        assert np.isfinite(fused.loss)
+        for plan in (FusionPlan(steps=0, evaluations=24, groups=1), FusionPlan(steps=8, groups=2)):
+            fused = fuse(merge, plan)
+            assert fused.loss <= merge.loss(Recipe(dict.fromkeys(NAMES, (0.3,))))
+            assert np.isfinite(fused.loss)
+
+
+def test_learned_weights_are_better_than_one_for_all(path, data):
+    with Store.open(path) as store:
+        merge = LiveMerge(store, data)
+        one = fuse(merge, FusionPlan(steps=0, evaluations=0, groups=1))
+        learned = fuse(merge, merge.bounded(FusionPlan(steps=40)))
+    assert learned.recipe.n_groups > 5
+    assert learned.loss < 0.95 * one.loss
+
+
+def test_the_learners_gradient_is_that_of_its_loss(path, data):
+    """By differences, in weights of each member and group; the base is as it was."""
+    with Store.open(path) as store:
+        merge = LiveMerge(store, data)
+        body = merge._live.live.body
+        before = body.hash()
+        learner = merge.learner(3)
+        for each in learner._learners:
+            lesson = next(iter(each._lessons))
+            each._lessons = iter(lambda lesson=lesson: lesson, None)
+        weights = torch.tensor([[0.5, 0.2, 0.4], [0.3, 0.6, 0.1]])
+        _, gradient = learner(weights)
+        for index in np.ndindex(2, 3):
+            step = torch.zeros(2, 3)
+            step[index] = 0.05
+            above, below = learner(weights + step)[0], learner(weights - step)[0]
+            assert float(gradient[index]) == pytest.approx((above - below) / 0.1, rel=0.1, abs=2e-4)
+        assert body.hash() == before
+        assert not any(p.requires_grad for p in body.module.parameters())
+
+
+def test_a_plan_is_bounded_by_tensors_and_by_what_a_small_recipe_holds(path, data, monkeypatch):
+    with Store.open(path) as store:
+        merge = LiveMerge(store, data)
+        most = merge.bounded(FusionPlan(groups=1000)).groups
+        assert most == len({tensor.name.rpartition(".")[0] for tensor in store.base_tensors})
+        monkeypatch.setattr("nps_store.fusion.live.MOST_WEIGHTS", 7)
+        assert merge.bounded(FusionPlan()).groups == 3
+    assert MOST_WEIGHTS // len(NAMES) >= most
 
 
 def test_a_member_that_changes_nothing_is_refused(path, data, tmp_path):

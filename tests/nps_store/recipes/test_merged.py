@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nps_store.recipes import Recipe, merged
-from nps_store.recipes.merged import groups
+from nps_store.recipes.merged import groups, most_groups
 from nps_store.switch import AddAll, AddAt, BlockIndex, Replace, SparseDelta, apply_, revert_
 from nps_store.switch.patch import XorAll, bits_dtype
 
@@ -92,6 +92,19 @@ def test_layers_have_weights_of_their_own():
 def test_layers_share_groups_in_order(n_groups, expected):
     names = ["embed.w", *(f"model.layers.{i}.mlp.w" for i in range(4)), "norm.w"]
     assert list(groups(names, n_groups).values()) == expected
+
+
+@pytest.mark.parametrize(("n_groups", "expected"), [
+    (3, [0, 1, 1, 1, 2, 2, 2, 0]), (4, [0, 0, 0, 1, 2, 2, 3, 3]), (6, [0, 1, 1, 2, 3, 3, 4, 5]),
+])  # fmt: skip
+def test_more_groups_than_layers_are_of_modules(n_groups, expected):
+    """A weight and its bias stay together."""
+    layers = [
+        f"layer.{i}.{name}" for i in range(2) for name in ("q.weight", "q.bias", "mlp.weight")
+    ]
+    names = ["embed.weight", *layers, "norm.weight"]
+    assert list(groups(names, n_groups).values()) == expected
+    assert most_groups(names) == 6
 
 
 @settings(max_examples=10, deadline=None)

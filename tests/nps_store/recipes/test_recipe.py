@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nps_store.errors import RecipeError
-from nps_store.recipes import N_BANDS, Recipe, band_params, normalised
+from nps_store.recipes import MOST_WEIGHTS, N_BANDS, Recipe, band_params, normalised
 
 DECREASING = band_params([3.0, 2.0, 1.0, 0.0, 0.0], [1.0] * N_BANDS)
 NUMBERS = st.floats(-10, 10)
@@ -49,6 +50,20 @@ def test_comes_back_from_json(members):
 def test_what_makes_no_sense_is_refused(change, message):
     with pytest.raises(RecipeError, match=message):
         Recipe(**{"members": {"a": (1.0,)}, **change})
+
+
+@pytest.mark.parametrize("n_members", [2, 8, 20])
+def test_a_learned_recipe_takes_less_than_a_kilobyte(n_members):
+    """With as many weights as learned ones were seen to be different, and what is noted of it."""
+    rng = np.random.default_rng(0)
+    names = [f"fine-tune number {n}" for n in range(n_members)]
+    shape = n_members, min(MOST_WEIGHTS // n_members, 64)
+    rows = np.round(np.round(rng.normal(0.2, 0.45, shape) / 0.05) * 0.05, 2).tolist()
+    members = {name: tuple(row) for name, row in zip(names, rows, strict=True)}
+    quality = {"measure": "distill", "value": 0.123456, "members": dict.fromkeys(names, 0.1234567)}
+    search = {"loss": 0.1234567890123, "evaluations": 8}
+    meta = {"created": "2026-11-23T00:00:00+00:00", "quality": quality, "search": search}
+    assert Recipe(members, heads=tuple(names), meta=meta).nbytes < 1024
 
 
 BARE = {"schema": "nps.recipe/1", "rule": "linear", "params": {}, "heads": [], "meta": {}}
