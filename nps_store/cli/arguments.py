@@ -107,7 +107,7 @@ Steps = Annotated[
     int,
     typer.Option(
         help="Steps of learning the selection by gradients at the first rate, of which later ones "
-        "take a quarter; 0 leaves it as searched."
+        "take less; 0 leaves it as searched."
     ),
 ]
 

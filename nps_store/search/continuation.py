@@ -177,13 +177,10 @@ class RateSearch:
     ) -> Learned:
         near = Near(self._weights.selector(keep, selection.candidate.amplitude), selection)
         how = self._plan.refinement
+        if start is not None:
+            how = how.continued(new=1 - start.selection.n_kept / selection.n_kept)
         with learners(near.positions) as learner:
-            return near.learn(
-                learner,
-                how if start is None else how.continued(),
-                start=start,
-                stopwatch=self._clock,
-            )
+            return near.learn(learner, how, start=start, stopwatch=self._clock)
 
 
 def _beyond(tried: Found, target: float) -> float:

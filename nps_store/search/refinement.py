@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 MARGIN = 0.5
 """How far below the threshold, in log score, elements may be taken: further ones cost more bits
 than they are worth."""
+LEAST_SHARE = 0.25
+"""Of the steps, where learning starts from another rate's."""
 _BETAS = (0.9, 0.99)
 _LAST = 0.02
 """Learning rate of the last step, as a share of the first."""
@@ -51,16 +53,17 @@ class Refinement:
 
     Attributes:
         steps: Steps of Adam at the first rate that is tried; 0 leaves selections as they are. Later
-            rates start from what was learned there and take a quarter.
+            rates start from what was learned there and take the share of it that is new, or a
+            quarter.
         rate: Learning rate of the offsets, in log score.
     """
 
     steps: int = 200
     rate: float = 0.05
 
-    def continued(self) -> Refinement:
-        """Of a selection that starts from another's offsets."""
-        return replace(self, steps=math.ceil(self.steps / 4))
+    def continued(self, *, new: float) -> Refinement:
+        """Of a selection that starts from another's offsets, of which a share `new` has none."""
+        return replace(self, steps=math.ceil(self.steps * max(new, LEAST_SHARE)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,7 +75,7 @@ def test_layers_are_counted_in_the_whole_base(path, data, monkeypatch):
         aligned = merge._live._aligned
         for name in [*aligned][1:]:
             del aligned[name]
-        merge.bounded(FusionPlan(groups=3))
+        merge.learner(3)
         merge.loss(Recipe({"two": (0.2, 0.4), "three": (0.1, 0.3)}))
         assert asked == [[tensor.name for tensor in store.base_tensors]] * 2
 

@@ -74,7 +74,8 @@ def test_learns_a_weight_for_each_member_and_group(n_groups):
     fused = fuse(Bowl(optimum), plan, on_step=lambda *told: steps.append(told))
     found = np.array([fused.recipe.members[name] for name in "abc"])
     np.testing.assert_allclose(found, optimum, atol=ROUNDED)
-    np.testing.assert_array_equal(found, np.round(found / ROUNDED) * ROUNDED)
+    np.testing.assert_array_equal(found, np.round(found, 2))
+    np.testing.assert_allclose(found / ROUNDED, np.round(found / ROUNDED))
     assert [count for _, count in steps] == list(range(1, plan.steps + 1))
     assert steps[-1][0] < 0.01 * steps[0][0]
 

@@ -95,7 +95,7 @@ def test_layers_share_groups_in_order(n_groups, expected):
 
 
 @pytest.mark.parametrize(("n_groups", "expected"), [
-    (3, [0, 1, 1, 1, 2, 2, 2, 0]), (4, [0, 0, 0, 1, 2, 2, 3, 3]), (6, [0, 1, 1, 2, 3, 3, 4, 5]),
+    (3, [0, 1, 1, 1, 2, 2, 2, 0]), (4, [0, 0, 0, 1, 2, 2, 2, 3]), (6, [0, 1, 1, 2, 3, 3, 4, 5]),
 ])  # fmt: skip
 def test_more_groups_than_layers_are_of_modules(n_groups, expected):
     """A weight and its bias stay together."""

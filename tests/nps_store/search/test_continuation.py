@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from contextlib import contextmanager
@@ -206,8 +207,10 @@ def test_all_that_may_be_learned_is_collected():
     assert len(near.index) > 1.2 * 180
 
 
-def test_rates_after_the_first_learn_a_quarter_of_the_steps():
+def test_rates_after_the_first_learn_what_is_new_to_them():
+    """The share of the steps by which they keep more, or a quarter."""
     steps: list[int] = []
+    kept: list[int] = []
 
     @contextmanager
     def counting(positions):
@@ -219,10 +222,18 @@ def test_rates_after_the_first_learn_a_quarter_of_the_steps():
 
         yield step
 
-    plan = replace(PLAN, refinement=Refinement(steps=10))
-    rate_search(Synthetic(0.03), plan=plan, learners=counting).at_quality(0.95)
-    assert len(steps) > 1
-    assert steps == [10] + [3] * (len(steps) - 1)
+    class Counted(Synthetic):
+        def check(self, selection):
+            kept.append(selection.n_kept)
+            return super().check(selection)
+
+    plan = replace(PLAN, refinement=Refinement(steps=100))
+    rate_search(Counted(0.03), plan=plan, learners=counting).at_quality(0.95)
+    rates = kept[::2]  # each is checked as it was selected and as it was learned
+    shares = [1 - one / other for one, other in itertools.pairwise(rates)]
+    assert steps == [100, *(math.ceil(100 * max(0.25, share)) for share in shares)]
+    assert 25 in steps
+    assert max(steps[1:]) > 25
 
 
 def test_what_is_selected_does_not_depend_on_what_was_asked_before():
