@@ -95,6 +95,9 @@ def main(
     objective: Annotated[Objective, typer.Option(help="What is tuned for.")] = "accuracy",
     texts: Annotated[int | None, typer.Option(help="Calibration texts a task, at most.")] = None,
     test_texts: Annotated[int | None, typer.Option(help="Test texts a task, at most.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Their store, by `nps compress`; else NPS makes it.")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure known methods anew.")] = False,
     out: Annotated[Path, typer.Option(help="Result file; its rows are kept.")] = RESULT,
 ) -> None:
@@ -110,7 +113,9 @@ def main(
     file = ResultFile(out, SCHEMA, "python -m benchmarks.fusion", device, settings)
     missing = [n for n in methods if again or not file.has(method=n)]
     if missing:
-        loaded = load(tasks, device, n_rows=texts, n_test_rows=test_texts, objective=objective)
+        loaded = load(
+            tasks, device, n_rows=texts, n_test_rows=test_texts, objective=objective, store=store
+        )
         file.about.update(references(loaded))
         for name in missing:
             row = measure(loaded, METHODS[name])

@@ -15,6 +15,7 @@ from nps_store.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from benchmarks.merging.encoder import Answered
     from benchmarks.quality.tasks import FineTune
@@ -35,6 +36,7 @@ def load(
     n_rows: int | None = None,
     n_test_rows: int | None = None,
     objective: Objective = "accuracy",
+    store: Path | None = None,
 ) -> Loaded:
     """Read fine-tunes of one base.
 
@@ -44,6 +46,7 @@ def load(
         n_rows: Calibration texts a task, at most.
         n_test_rows: Test texts a task, at most.
         objective: What methods are tuned for.
+        store: Where the fine-tunes are stored already.
 
     Raises:
         ValueError: The fine-tunes are of different classes, or have other tensors than the base.
@@ -79,6 +82,6 @@ def load(
         )
         deltas.append(dense - weights)
     problem = MergeProblem(
-        tuple(tasks), layout, weights, tuple(deltas), encoder, calibration, objective
+        tuple(tasks), layout, weights, tuple(deltas), encoder, calibration, objective, store
     )
     return Loaded(problem, test)

@@ -68,12 +68,15 @@ _STORES: WeakKeyDictionary[MergeProblem, Path] = WeakKeyDictionary()
 
 
 def _stored(problem: MergeProblem) -> Path:
-    """The store of the fine-tunes, which all searches merge; it goes with the problem."""
+    """The store of the fine-tunes, which all searches merge, or a copy of the given one; it goes
+    with the problem."""
     path = _STORES.get(problem)
     if path is None:
         directory = tempfile.mkdtemp(prefix="nps-fusion-")
         finalize(problem, shutil.rmtree, directory)
         path = _STORES[problem] = Path(directory) / "all.nps"
+        if problem.store is not None:
+            return Path(shutil.copy(problem.store, path))
         sources, device = problem.sources, problem.base.device.type
         tasks = [TaskSource(each.name, each.path, each.data("calibration")) for each in sources]
         jobs = 1 if device == "cpu" else min(MOST_JOBS, max(1, (os.cpu_count() or 1) // 4))

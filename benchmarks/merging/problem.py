@@ -13,6 +13,7 @@ from nps_store.recipes import LINEAR, combined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -37,6 +38,8 @@ class MergeProblem:
         encoder: The model of all tasks, on the device of the vectors.
         calibration: Of every task; the only data that a method may tune anything on.
         objective: What it is tuned for.
+        store: Where the fine-tunes are stored already, for methods that merge stored ones; None to
+            have them store them.
     """
 
     sources: tuple[FineTune, ...]
@@ -46,6 +49,7 @@ class MergeProblem:
     encoder: Encoder
     calibration: Mapping[str, Answered]
     objective: Objective = "accuracy"
+    store: Path | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from benchmarks import fusion
 from benchmarks.transfer import __main__ as transfer
 from benchmarks.transfer.docstrings import STDLIB, pairs
+from nps_store.compress import Options, TaskSource, compress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +52,22 @@ def test_fusion_measures_what_is_missing(options: dict[str, Any]) -> None:
     assert second["rows"][0] == first["rows"][0]
     assert second["rows"][1]["tuned"]["scale"] > 0
     assert run_fusion(options, "Task Arithmetic") == second
+
+
+def test_fusion_merges_a_store_that_is_there(
+    options: dict[str, Any],
+    fine_tunes: list[FineTune],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "all.nps"
+    tasks = [TaskSource(each.name, each.path) for each in fine_tunes]
+    compress(options["base"], tasks, path, options=Options(keep=0.3))
+    before = path.read_bytes()
+    monkeypatch.delattr("benchmarks.merging.nps.compress")
+    (row,) = run_fusion({**options, "store": path}, "NPS")["rows"]
+    assert row["tuned"]["recipe_nbytes"] < 1024
+    assert path.read_bytes() == before
 
 
 def test_fusions_table_has_the_best_first(options: dict[str, Any]) -> None:
