@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -183,9 +184,15 @@ def report(
     """
     from benchmarks.report import write_report
 
-    sections = write_report(results, out)
-    document = {"schema": "nps.report/1", "out": str(out), "sections": sections}
-    emit(document, as_json=as_json, text=f"{out}: {', '.join(sections)}")
+    report = write_report(results, out)
+    left_out = [str(path) for path in report.left_out]
+    for path in left_out:
+        sys.stderr.write(f"{path}: left out, there is no section for its kind\n")
+    document = {
+        "schema": "nps.report/1", "out": str(out), "sections": report.sections,
+        "left_out": left_out,
+    }  # fmt: skip
+    emit(document, as_json=as_json, text=f"{out}: {', '.join(report.sections)}")
 
 
 def _finish(result: dict[str, Any], text: RenderableType, out: Path, *, as_json: bool) -> None:

@@ -11,9 +11,11 @@ from typer.models import OptionInfo
 from nps_store.cli import build
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import typer
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
 
     from formats.errors import NpsError
 
@@ -45,14 +47,19 @@ def metrics_table() -> str:
     """Every metric of the torch engine, by the name that Prometheus sees."""
     from server.metrics import Metrics
 
-    registry = Metrics(engine="torch").registry
-    rows = ["| metric | kind | labels | is |", "|---|---|---|---|"]
-    for metric in registry._collector_to_names:  # noqa: SLF001 (labels are told nowhere else)
-        (family,) = metric.describe()
-        name = family.name + ("_total" if family.type == "counter" else "")
-        labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001
-        rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
-    return "\n".join(rows) + "\n"
+    return _metrics(_described(Metrics(engine="torch").registry))
+
+
+def vllm_metrics_table() -> str:
+    """Every metric that the vLLM engine has beside vLLM's own."""
+    from prometheus_client.registry import CollectorRegistry
+
+    from server.engines.vllm.metrics import Metrics, Switches
+
+    registry = CollectorRegistry()
+    Metrics(registry)
+    told = ((family, family._labelnames) for family in Switches([Switches.NONE]).collect())  # type: ignore[attr-defined]  # noqa: SLF001
+    return _metrics([*_described(registry), *told])
 
 
 def errors_table() -> str:
@@ -70,8 +77,31 @@ def errors_table() -> str:
 
 REFERENCE: dict[str, Callable[[], str]] = {
     table.__name__: table
-    for table in (verbs_table, cli_reference, settings_table, metrics_table, errors_table)
+    for table in (
+        verbs_table,
+        cli_reference,
+        settings_table,
+        metrics_table,
+        vllm_metrics_table,
+        errors_table,
+    )
 }
+
+
+def _described(registry: CollectorRegistry) -> Iterator[tuple[Metric, Iterable[str]]]:
+    """Each metric with its labels."""
+    for metric in registry._collector_to_names:  # noqa: SLF001 (labels are told nowhere else)
+        (family,) = metric.describe()
+        yield family, metric._labelnames  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _metrics(families: Iterable[tuple[Metric, Iterable[str]]]) -> str:
+    rows = ["| metric | kind | labels | is |", "|---|---|---|---|"]
+    for family, names in families:
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = ", ".join(f"`{label}`" for label in names)
+        rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    return "\n".join(rows) + "\n"
 
 
 def _verbs(app: typer.Typer) -> Iterator[tuple[str, Callable[..., Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.report.page import page
@@ -14,25 +15,38 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_report(results: Sequence[Path], out: Path) -> list[str]:
-    """Write the page; the titles of its sections.
+BENCHMARK = "nps.bench-"
+"""What schemas of results begin with."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page that was written.
+
+    Attributes:
+        sections: Their titles.
+        left_out: Results that have no section: a document shows them, or nothing does.
+    """
+
+    sections: list[str]
+    left_out: list[Path]
+
+
+def write_report(results: Sequence[Path], out: Path) -> Report:
+    """Write the page.
 
     Raises:
-        BadOptionError: A file is no result of a benchmark that has a section.
+        BadOptionError: A file is no result of a benchmark, or none has a section.
     """
-    sections = [section for path in results for section in SECTIONS[_kind(path)](_read(path))]
+    read = {path: _read(path) for path in results}
+    shown = {path: result for path, result in read.items() if result["schema"] in SECTIONS}
+    if not shown:
+        known = ", ".join(sorted(SECTIONS))
+        raise BadOptionError(f"no result has a section; expected one of the kinds {known}")
+    sections = [s for result in shown.values() for s in SECTIONS[result["schema"]](result)]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page(sections), encoding="utf-8")
-    return [section.title for section in sections]
-
-
-def _kind(path: Path) -> str:
-    schema = str(_read(path).get("schema"))
-    if schema not in SECTIONS:
-        raise BadOptionError(
-            f"{path}: its schema is {schema!r}; expected one of {', '.join(sorted(SECTIONS))}"
-        )
-    return schema
+    return Report([section.title for section in sections], [p for p in read if p not in shown])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -40,4 +54,8 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BadOptionError(f"{path}: no JSON ({error}); expected a result file") from error
-    return content if isinstance(content, dict) else {}
+    schema = str(content.get("schema")) if isinstance(content, dict) else None
+    if schema is None or not schema.startswith(BENCHMARK):
+        raise BadOptionError(f"{path}: its schema is {schema!r}; expected one of {BENCHMARK}...")
+    result: dict[str, Any] = content
+    return result

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+Result = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class Section:
@@ -48,6 +50,11 @@ def origin(result: Mapping[str, Any]) -> str:
         f"({result['device']}), torch {result['packages']['torch']}, {result['date']}, "
         f"commit {result['commit']}"
     )
+
+
+def number(value: float | None) -> str:
+    """As a cell."""
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

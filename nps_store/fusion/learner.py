@@ -59,7 +59,7 @@ class MergeLearner:
             losses.append(loss)
             gradient += found
         total = torch.zeros_like(weights)
-        parts = gradient.split(self._sizes)
+        parts = torch.split(gradient, self._sizes)
         for (aligned, group), part in zip(self._tensors, parts, strict=True):
             for member, delta in aligned.deltas.items():
                 total[self._row_of[member], group] += (delta @ part).to(total.device)

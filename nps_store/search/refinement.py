@@ -158,7 +158,7 @@ class Near:
             levels=signed[kept].to(torch.int8),
         )
         sizes = [len(positions) for positions in self.positions.values()]
-        pairs = zip(self.positions.values(), offset.x.split(sizes), strict=True)
+        pairs = zip(self.positions.values(), torch.split(offset.x, sizes), strict=True)
         return Learned(learned, dict(zip(self.positions, pairs, strict=True)))
 
     def _offsets(self, start: Learned) -> Tensor:

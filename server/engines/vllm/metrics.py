@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from prometheus_client import Counter, Histogram, generate_latest
+from prometheus_client import REGISTRY, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector, CollectorRegistry
 
@@ -28,16 +28,19 @@ _BY_TASK = {
 class Metrics:
     """What an API server process counts, where vLLM looks for it when it has several of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         """Once a process."""
-        self._requests = Counter("nps_requests", "Requests that ended.", ["task", "outcome"])
-        self._tokens = Counter("nps_tokens", "Tokens by kind.", ["task", "kind"])
-        self._queue_seconds = Histogram(
-            "nps_queue_seconds", "From arrival to the first step.", ["task"], buckets=_SECONDS
+        self._requests = Counter(
+            "nps_requests", "Requests that ended.", ["task", "outcome"], registry=registry
         )
+        self._tokens = Counter("nps_tokens", "Tokens by kind.", ["task", "kind"], registry=registry)
+        self._queue_seconds = Histogram(
+            "nps_queue_seconds", "From arrival to the first step.", ["task"], buckets=_SECONDS,
+            registry=registry,
+        )  # fmt: skip
         self._first_token_seconds = Histogram(
             "nps_first_token_seconds", "From arrival to the first token.", ["task"],
-            buckets=_SECONDS,
+            buckets=_SECONDS, registry=registry,
         )  # fmt: skip
 
     def count(self, seen: Seen) -> None:
@@ -60,13 +63,19 @@ def exposition(ours: CollectorRegistry, switches: Sequence[Mapping[str, Any]]) -
         switches: What each worker answered to `task_statistics`.
     """
     of_workers = CollectorRegistry()
-    of_workers.register(_Switches(switches))
+    of_workers.register(Switches(switches))
     return generate_latest(ours) + generate_latest(of_workers)
 
 
-class _Switches(Collector):
+class Switches(Collector):
     """Counts that the workers keep. All switch at the same time: the first one's are shown, and of
-    bytes the sum."""
+    bytes the sum.
+
+    Attributes:
+        NONE: What a worker answers that has not switched yet.
+    """
+
+    NONE: ClassVar[Mapping[str, Any]] = {"by_task": {}, "n_evicted": 0, "prepared_nbytes": 0}
 
     def __init__(self, workers: Sequence[Mapping[str, Any]]) -> None:
         self._workers = workers

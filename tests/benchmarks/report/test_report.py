@@ -19,9 +19,9 @@ from nps_store.errors import BadOptionError
 from tests.benchmarks.load.server import running
 from tests.browser import DARK, needs_chromium, show
 
-NAMES = ("quality", "footprint", "switch", "switch_gpu", "shipped")
-N_PLOTS = 3 + 1 + 1 + 1 + 2
-"""Three groups of models, one of storage, of each kind of switch, and two of the load."""
+NAMES = ("quality", "footprint", "switch", "switch_gpu", "shipped", "fusion", "transfer")
+N_PLOTS = 3 + 1 + 1 + 1 + 1 + 1 + 2
+"""Three groups of models, one of storage, of each kind of switch and of recipe, two of the load."""
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,17 @@ def test_what_is_no_result_is_refused(tmp_path, content):
     with pytest.raises(BadOptionError, match=r"x\.json"):
         write_report([tmp_path / "x.json"], tmp_path / "out.html")
     assert not (tmp_path / "out.html").exists()
+
+
+def test_results_without_a_section_are_left_out(tmp_path, capsys):
+    files = [str(RESULTS / name) for name in ("claims.json", "shipped.json")]
+    assert run(["report", *files, f"--out={tmp_path / 'out.html'}", "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["left_out"] == files[:1]
+    assert "claims.json: left out" in told.err
+    with pytest.raises(BadOptionError, match="no result has a section"):
+        write_report([RESULTS / "claims.json"], tmp_path / "none.html")
+    assert not (tmp_path / "none.html").exists()
 
 
 def test_a_chart_puts_values_where_they_belong():
