@@ -143,6 +143,16 @@ def transfer_table() -> str:
     return f"{recipe_page.transfer(result)}\n{_origin(result)}\n"
 
 
+def results_table() -> str:
+    """What was measured by which command, when and on what."""
+    rows = ["| result | measured by | on | date |", "|---|---|---|---|"]
+    for path in sorted(RESULTS.glob("*.json")):
+        result = _read(path.stem)
+        device = result["processor"] if result["device"] == "cpu" else result["device"]
+        rows.append(f"| `{path.stem}` | `{result['command']}` | {device} | {result['date']} |")
+    return "\n".join(rows) + "\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "shipped_table": shipped_table,
     "switch_table": switch_table,
@@ -158,6 +168,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "targets_table": targets_table,
     "fusion_table": fusion_table,
     "transfer_table": transfer_table,
+    "results_table": results_table,
     **REFERENCE,
 }
 
