@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.distribution import distribution
 from benchmarks.load.plan import popularity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from vllm import LLM
     from vllm.lora.request import LoRARequest
@@ -134,24 +135,15 @@ def summary(
         "n_tokens": n_tokens,
         "seconds": seconds,
         "tokens_per_s": n_tokens / seconds,
-        "queue_s": percentiles(each.queue_s for each in asked),
-        "first_token_s": percentiles(each.first_s - each.at_s for each in asked),
+        "queue_s": distribution(each.queue_s for each in asked),
+        "first_token_s": distribution(each.first_s - each.at_s for each in asked),
         "first_token_s_by_task": {
-            str(task): percentiles(e.first_s - e.at_s for e in asked if e.task == task)
+            str(task): distribution(e.first_s - e.at_s for e in asked if e.task == task)
             for task in tasks
         },
-        "task_wait_s": percentiles(waits),
-        "step_s": percentiles(steps),
+        "task_wait_s": distribution(waits),
+        "step_s": distribution(steps),
     }
-
-
-def percentiles(values: Iterable[float]) -> dict[str, float]:
-    """p50, p99 and the most; nothing of nothing."""
-    held = list(values)
-    if not held:
-        return {}
-    p50, p99 = np.percentile(held, (50, 99))
-    return {"p50": float(p50), "p99": float(p99), "max": max(held)}
 
 
 def _add(engine: Any, each: Asked, route: Route) -> None:  # noqa: ANN401

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import httpx
 import typer
 
+from benchmarks.distribution import distribution
 from benchmarks.machine import circumstances, write_result
-from benchmarks.vllm_load import percentiles
 from benchmarks.vllm_ways import SIZES, make_files
 from server.engines.vllm.version import check_vllm
 
@@ -64,7 +64,7 @@ def main(
         "vllm": check_vllm(), "requests": requests, "limit": limit, "tokens": n_tokens,
         "seconds": seconds,
         "answers": dict(Counter(status for status, _ in answers)),
-        "answered_s": percentiles(at_s for status, at_s in answers if status == "200"),
+        "answered_s": distribution(at_s for status, at_s in answers if status == "200"),
         "ready_after": is_ready, "same_tokens_after": before == after,
     }  # fmt: skip
     if out is not None:

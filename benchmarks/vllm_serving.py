@@ -107,12 +107,12 @@ def _show(result: dict[str, Any]) -> None:
         rows = [round_[way] for round_ in result["rounds"]]
         row = sorted(rows, key=lambda each: each["tokens_per_s"])[len(rows) // 2]
         speed = statistics.median(each["tokens_per_s"] for each in rows)
-        first, waits, switch = row["first_token_s"], row["task_wait_s"], row.get("switch_s")
+        first, waits, switch = row["first_token_s"], row["task_wait_s"], row.get("switch_s", {})
         cells = [f"{speed:.0f}", f"{first['p50']:.3f} s", f"{first['p99']:.3f} s"]
-        cells.append(f"{waits['p99']:.3f} s" if waits else "")
+        cells.append(f"{waits['p99']:.3f} s" if "p99" in waits else "")
         cells.append(f"{row['task_wait_bound_s']:.3f} s" if "task_wait_bound_s" in row else "")
         cells.append(str(row.get("n_switches", "")))
-        cells += [f"{1e3 * switch[name]:.2f}" if switch else "" for name in ("p50", "p99")]
+        cells += [f"{1e3 * switch[name]:.2f}" if name in switch else "" for name in ("p50", "p99")]
         table.add_row(way, *cells)
     Console().print(table)
 

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.distribution import distribution
 from benchmarks.lm_training import Size
 from benchmarks.pair import LARGE, make_base, shards
-from benchmarks.vllm_load import percentiles, run, summary, zipf_mix
+from benchmarks.vllm_load import run, summary, zipf_mix
 from formats.container import Container
 from formats.records import SparseLevels
 from formats.writer import ContainerWriter
@@ -88,7 +89,7 @@ def with_tasks(folder: Path, options: Measured, asked: Sequence[Asked], limits: 
     bound_s = quantum_s * n_tasks + measured["step_s"]["max"]
     return measured | {
         "n_switches": len(switches_s),
-        "switch_s": percentiles(switches_s),
+        "switch_s": distribution(switches_s),
         "task_wait_bound_s": bound_s,
     }
 
@@ -148,7 +149,7 @@ def with_reloads(
     llm.llm_engine.engine_core.shutdown()
     return summary(asked, seconds) | {
         "n_switches": len(reloads_s),
-        "switch_s": percentiles(reloads_s),
+        "switch_s": distribution(reloads_s),
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from benchmarks.lm_training import Size
-from benchmarks.vllm_load import percentiles, zipf_mix
+from benchmarks.vllm_load import zipf_mix
 from benchmarks.vllm_ways import RANK, kept_fraction, make_files
 from nps_store.store import Store
 from server.engines.vllm.fit import check_fit
@@ -29,11 +29,6 @@ def test_arrivals_at_a_rate():
     asked = zipf_mix(1000, n_tasks=2, longest=16, rate=50.0)
     assert asked[-1].at_s == pytest.approx(1000 / 50, rel=0.15)
     assert all(one.at_s < other.at_s for one, other in pairwise(asked))
-
-
-def test_percentiles_of_nothing_are_nothing():
-    assert percentiles([]) == {}
-    assert percentiles([3.0]) == {"p50": 3.0, "p99": 3.0, "max": 3.0}
 
 
 def test_tasks_fit_the_base_and_adapters_its_projections(tmp_path):
