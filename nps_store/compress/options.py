@@ -52,8 +52,8 @@ class Options:
         dtype: Dtype to compress for ("BF16"), where it is not the base's.
         seed: Of dither, search and data split.
         evaluations: Model evaluations of the weight search.
-        steps: Steps of learning the selection by gradients at the first rate; later ones take the
-            share of it that is new to them, or a quarter.
+        steps: Steps of learning the selection by gradients at the first rate; later ones take
+            less, since they start from what was learned there.
         search_seconds: Wall-clock budget of the search a task.
         device: Where the model runs during calibration.
     """

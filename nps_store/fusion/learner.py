@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 class MergeLearner:
-    """Implements the search's `Learner` on a body that the merge is put in place of by
-    apply/revert, once for the next lesson of every member."""
+    """Implements the search's `Learner`: the merge is put into a live body by apply/revert, once
+    for each member's next lesson."""
 
     def __init__(
         self,

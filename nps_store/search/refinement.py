@@ -53,8 +53,8 @@ class Refinement:
 
     Attributes:
         steps: Steps of Adam at the first rate that is tried; 0 leaves selections as they are. Later
-            rates start from what was learned there and take the share of it that is new, or a
-            quarter.
+            rates start from what was learned before; they take the share of the steps by which
+            their elements are new, but at least a quarter.
         rate: Learning rate of the offsets, in log score.
     """
 
