@@ -53,9 +53,18 @@ class ResultFile:
         return any(_is(row, key) for row in self._rows)
 
     def put(self, row: dict[str, Any], **key: str) -> None:
-        """Add a row in place of the one with these values, and write the file."""
+        """Add a row in place of the one with these values, and write the file.
+
+        A row notes commit and device, since others may be measured elsewhere; the file's head has
+        those of all.
+        """
+        here = circumstances(self._device)
+        device = here["processor"] if here["device"] == "cpu" else here["device"]
+        row = {**row, "commit": here["commit"], "device": device}
         self._rows = [*(old for old in self._rows if not _is(old, key)), row]
-        write_result(self._out, {**circumstances(self._device), **self.content()})
+        for name in ("commit", "device"):
+            here[name] = ", ".join(sorted({old[name] for old in self._rows}))
+        write_result(self._out, {**here, **self.content()})
 
     def content(self) -> dict[str, Any]:
         """Everything but the circumstances."""

@@ -166,7 +166,7 @@ def _learned(
         if on_step is not None:
             on_step(loss, step)
     steps = (weights.detach().double() / ROUNDED).round().flatten().tolist()
-    return np.array([round(n * ROUNDED, 2) for n in steps])
+    return np.array([round(n * ROUNDED, 2) for n in steps]) + 0.0  # no -0.0
 
 
 def _recipe(members: tuple[str, ...], x: Vector) -> Recipe:

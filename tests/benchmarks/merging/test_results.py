@@ -28,11 +28,25 @@ def test_rows_stay_and_are_replaced_by_key(tmp_path: Path) -> None:
     assert again.has(method="a")
     again.put({"method": "a", "value": 3}, method="a")
     written = json.loads(out.read_text())
-    assert written["rows"] == [{"method": "b", "value": 2}, {"method": "a", "value": 3}]
+    values = [(row["method"], row["value"]) for row in written["rows"]]
+    assert values == [("b", 2), ("a", 3)]
+    assert {row["commit"] for row in written["rows"]} == {written["commit"]}
     assert written["base"] == {"accuracy": 0.5}
     assert written["schema"] == "nps.bench-x/1"
     assert written["packages"]["torch"]
     assert again.content()["rows"] == written["rows"]
+
+
+def test_the_head_names_all_machines_of_the_rows(tmp_path: Path) -> None:
+    out = tmp_path / "x.json"
+    open_file(out).put({"method": "a"}, method="a")
+    content = json.loads(out.read_text())
+    content["rows"][0] |= {"commit": "abc", "device": "a GPU"}
+    out.write_text(json.dumps(content))
+    open_file(out).put({"method": "b"}, method="b")
+    written = json.loads(out.read_text())
+    assert [row["device"] == "a GPU" for row in written["rows"]] == [True, False]
+    assert {"abc", written["rows"][1]["commit"]} == {*written["commit"].split(", ")}
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
