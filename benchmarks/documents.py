@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import footprint, recipe_page
 from benchmarks.figures import FIGURES
+from benchmarks.machine import measured_on
 from benchmarks.quality import page
 from benchmarks.reference import REFERENCE
 from benchmarks.switch_densities import COPY, PLAIN, SWITCH, SWITCH_COLD
@@ -86,18 +88,6 @@ def switch_gpu_table() -> str:
     return "\n".join(rows) + f"\n\n{_origin(result)}\n"
 
 
-def quality_points() -> str:
-    """What this project keeps at each rate."""
-    result = _read("quality")
-    return f"{page.points(result)}\n{_origin(result)}\n"
-
-
-def quality_claims() -> str:
-    """Variations of the method."""
-    result = _read("claims")
-    return f"{page.claims(result)}\n{_origin(result)}\n"
-
-
 def search_costs() -> str:
     """What the search takes, of a small and of a large model."""
     small, large = _read("search_cost"), _read("large_search")
@@ -131,26 +121,20 @@ def targets_table() -> str:
     return "\n".join(rows) + f"\n\n{_origin(result)}\n"
 
 
-def fusion_table() -> str:
-    """Merges of the classifiers."""
-    result = _read("fusion")
-    return f"{recipe_page.fusion(result)}\n{_origin(result)}\n"
-
-
-def transfer_table() -> str:
-    """Parts of the classifiers."""
-    result = _read("transfer")
-    return f"{recipe_page.transfer(result)}\n{_origin(result)}\n"
-
-
 def results_table() -> str:
     """What was measured by which command, when and on what."""
     rows = ["| result | measured by | on | date |", "|---|---|---|---|"]
     for path in sorted(RESULTS.glob("*.json")):
         result = _read(path.stem)
-        device = result["processor"] if result["device"] == "cpu" else result["device"]
+        device = measured_on(result)
         rows.append(f"| `{path.stem}` | `{result['command']}` | {device} | {result['date']} |")
     return "\n".join(rows) + "\n"
+
+
+def _with_origin(name: str, table: Callable[[dict[str, Any]], str]) -> str:
+    """A table of one result, and who measured it."""
+    result = _read(name)
+    return f"{table(result)}\n{_origin(result)}\n"
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -158,16 +142,16 @@ PARTS: dict[str, Callable[[], str]] = {
     "switch_table": switch_table,
     "densities_table": densities_table,
     "switch_gpu_table": switch_gpu_table,
-    "quality_points": quality_points,
+    "quality_points": partial(_with_origin, "quality", page.points),
     "quality_standing": lambda: page.standing(_read("quality")),
     "quality_missed": lambda: page.missed(_read("quality")),
     "quality_versus": lambda: page.versus(_read("quality")),
-    "quality_claims": quality_claims,
+    "quality_claims": partial(_with_origin, "claims", page.claims),
     "search_costs": search_costs,
     "footprint_table": footprint_table,
     "targets_table": targets_table,
-    "fusion_table": fusion_table,
-    "transfer_table": transfer_table,
+    "fusion_table": partial(_with_origin, "fusion", recipe_page.fusion),
+    "transfer_table": partial(_with_origin, "transfer", recipe_page.transfer),
     "results_table": results_table,
     **REFERENCE,
 }

@@ -24,7 +24,7 @@ from benchmarks.machine import choose_gpu
 from benchmarks.merging import METHODS
 from benchmarks.merging.load import Loaded, load
 from benchmarks.merging.problem import Objective  # noqa: TC001 (typer looks it up)
-from benchmarks.merging.results import ResultFile
+from benchmarks.merging.results import ResultFile, lines
 from benchmarks.quality.tasks import classifiers
 from benchmarks.zoo import quiet
 
@@ -70,9 +70,7 @@ def table(result: dict[str, Any]) -> Table:
     """Methods down, best first; tasks across."""
     tasks = list(result["individual"]["tasks"])
     shown = Table("method", "mean", *tasks, "seconds", title="test accuracy of merged encoders")
-    rows = sorted(result["rows"], key=lambda row: -row["accuracy"])
-    ends = [(result["individual"], "individual models"), (result["base"], "base")]
-    for row, name in [ends[0], *((row, row["method"]) for row in rows), ends[1]]:
+    for name, row in lines(result):
         cells = (f"{100 * row['tasks'][task]:.1f}" for task in tasks)
         shown.add_row(name, f"{100 * row['accuracy']:.2f}", *cells, str(row.get("seconds", "")))
     return shown

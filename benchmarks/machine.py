@@ -33,6 +33,12 @@ def circumstances(device: str = "cpu") -> dict[str, Any]:
     }
 
 
+def measured_on(about: Mapping[str, Any]) -> str:
+    """The GPU, or the processor where there was none."""
+    device: str = about["processor"] if about["device"] == "cpu" else about["device"]
+    return device
+
+
 def commit() -> str:
     """Of the checkout that this file is in, "-dirty" behind it where files were changed; an
     installed package has none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.machine import circumstances, write_result
+from benchmarks.machine import circumstances, measured_on, write_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,8 +59,7 @@ class ResultFile:
         those of all.
         """
         here = circumstances(self._device)
-        device = here["processor"] if here["device"] == "cpu" else here["device"]
-        row = {**row, "commit": here["commit"], "device": device}
+        row = {**row, "commit": here["commit"], "device": measured_on(here)}
         self._rows = [*(old for old in self._rows if not _is(old, key)), row]
         for name in ("commit", "device"):
             here[name] = ", ".join(sorted({old[name] for old in self._rows}))
@@ -69,6 +68,13 @@ class ResultFile:
     def content(self) -> dict[str, Any]:
         """Everything but the circumstances."""
         return {**self._head, **self.about, "rows": self._rows}
+
+
+def lines(result: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Names and figures of merges, best first, between the individual models and the base."""
+    rows = sorted(result["rows"], key=lambda row: -row["accuracy"])
+    ends = ("individual models", result["individual"]), ("base", result["base"])
+    return [ends[0], *((row["method"], row) for row in rows), ends[1]]
 
 
 def _is(row: Mapping[str, Any], key: Mapping[str, str]) -> bool:

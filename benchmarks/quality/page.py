@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.markdown import head, row
 from benchmarks.methods import OURS
 from benchmarks.quality.claims import PAPER_KEEPS, figures
 from benchmarks.quality.claims import versus as versus_lines
@@ -12,18 +13,18 @@ from benchmarks.quality.curve import Mean, curves, measure_of
 from benchmarks.quality.table import rows, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
 
 def points(result: dict[str, Any]) -> str:
     """Every rate of ours: what it keeps, and what it takes on average and at most."""
-    lines = _head(["models", "asked", "kept (test)", "bits a parameter", "kB a task", "at most"])
+    lines = head(["models", "asked", "kept (test)", "bits a parameter", "kB a task", "at most"])
     for group in _groups(result):
         for mean in curves(result["points"], group)[OURS]:
             what = measure_of(group).replace("_", " ")
             size = f"{mean.nbytes / 1e3:.1f}", f"{mean.most_nbytes / 1e3:.1f}"
             kept = f"{mean.quality:.4f} ({what})"
-            lines.append(_row([group, _setting(mean), kept, f"{mean.bits:.4f}", *size]))
+            lines.append(row([group, _setting(mean), kept, f"{mean.bits:.4f}", *size]))
     return "\n".join(lines) + "\n"
 
 
@@ -45,22 +46,22 @@ def missed(result: dict[str, Any]) -> str:
 
 def versus(result: dict[str, Any]) -> str:
     """The paper's rule beside its two peers, at the kept fractions that the paper reports."""
-    head = _head(["accuracy ratio at kept", *(f"{keep:g}" for keep in PAPER_KEEPS)])
-    return "\n".join([*head, *map(_row, versus_lines(result["points"]))]) + "\n"
+    table = head(["accuracy ratio at kept", *(f"{keep:g}" for keep in PAPER_KEEPS)])
+    return "\n".join([*table, *map(row, versus_lines(result["points"]))]) + "\n"
 
 
 def claims(result: dict[str, Any]) -> str:
     """Every variation, one table a rule."""
     parts = []
     for title, lines in figures(result):
-        table = _head([title, "accuracy ratio", "gain kept"])
-        parts.append("\n".join([*table, *map(_row, lines)]))
+        table = head([title, "accuracy ratio", "gain kept"])
+        parts.append("\n".join([*table, *map(row, lines)]))
     return "\n\n".join(parts) + "\n"
 
 
 def search_costs(results: dict[str, dict[str, Any]]) -> str:
     """What searching and learning take beside the model's own passes, in time and memory."""
-    lines = _head(["model", "stage", "seconds", "of which passes", "beyond them, each evaluation",
+    lines = head(["model", "stage", "seconds", "of which passes", "beyond them, each evaluation",
                    "peak GB", "beside the model", "base and task vector"])  # fmt: skip
     for name, result in results.items():
         of = "peak_nbytes", "beside_the_model_nbytes", "base_and_task_vector_nbytes"
@@ -70,17 +71,17 @@ def search_costs(results: dict[str, dict[str, Any]]) -> str:
             beyond = cost["seconds"] - cost["forward_s"]
             each = beyond / (cost["steps"] or cost["evaluations"])
             seconds = f"{cost['seconds']:.1f}", f"{cost['forward_s']:.1f}", f"{each:.3f}"
-            lines.append(_row([name, stage, *seconds, *(gb if stage == "search" else [""] * 3)]))
+            lines.append(row([name, stage, *seconds, *(gb if stage == "search" else [""] * 3)]))
     return "\n".join(lines) + "\n"
 
 
 def _standing(result: dict[str, Any]) -> Iterator[str]:
     for group in _groups(result):
         columns = list(rows(result["points"], group))
-        yield from _head([group, *(f"{ours.quality:.4f}" for ours, _ in columns)])
-        yield _row([f"{OURS}: bits", *(f"{ours.bits:.4f}" for ours, _ in columns)])
+        yield from head([group, *(f"{ours.quality:.4f}" for ours, _ in columns)])
+        yield row([f"{OURS}: bits", *(f"{ours.bits:.4f}" for ours, _ in columns)])
         for name in columns[0][1]:
-            yield _row([name, *(standings[name] for _, standings in columns)])
+            yield row([name, *(standings[name] for _, standings in columns)])
         yield f"\n{verdict(group, columns)}\n"
 
 
@@ -91,11 +92,3 @@ def _groups(result: dict[str, Any]) -> Iterable[str]:
 def _setting(mean: Mean) -> str:
     ((name, value),) = mean.setting.items()
     return f"`--{name} {json.dumps(value)}`"
-
-
-def _head(names: Sequence[str]) -> list[str]:
-    return [_row(names), "|" + "---|" * len(names)]
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

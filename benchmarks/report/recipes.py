@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmarks.merging.results import lines
+from benchmarks.methods import OURS
 from benchmarks.report.section import Section, origin
 from benchmarks.report.svg import Bar, bars
 from benchmarks.transfer.table import means
@@ -13,24 +15,19 @@ if TYPE_CHECKING:
 
     from benchmarks.report.section import Result
 
-OURS = "NPS"
-
 
 def fusion(result: Result) -> Iterator[Section]:
     """Bars of accuracy, best first, between the individual models and the base."""
     tasks = list(result["individual"]["tasks"])
-    rows = sorted(result["rows"], key=lambda row: -row["accuracy"])
-    lines = [("individual models", result["individual"])]
-    lines += [(row["method"], row) for row in rows]
-    lines.append(("base", result["base"]))
+    shown = lines(result)
     yield Section(
         f"{len(tasks)} tasks merged into one",
         "Mean accuracy on test data of one body with the head of each task.",
-        bars([_bar(name, row["accuracy"], f"{row['accuracy']:.1%}") for name, row in lines]),
+        bars([_bar(name, row["accuracy"], f"{row['accuracy']:.1%}") for name, row in shown]),
         ("method", "mean", *tasks),
         [
             (name, f"{row['accuracy']:.4f}", *(f"{row['tasks'][task]:.3f}" for task in tasks))
-            for name, row in lines
+            for name, row in shown
         ],
         origin(result),
     )
