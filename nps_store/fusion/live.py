@@ -106,13 +106,12 @@ class LiveMerge:
                 shell, tokenizer, texts, seed=self._seed, n_texts=LESSON_TEXTS, match_hidden=False
             )
         finally:
-            live.switch_(live.prepare(None))
+            live.switch_(self._live.base)
 
     def _frame(self, prepared: PreparedTask, name: str) -> None:
         """Run a member alone, and the base, on its texts."""
         rows = self._rows[name][0], self.measured_rows(name)
-        base = self._live.live.prepare(None)
-        searched, measured = self._live.framed(rows, prepared, base, where=name)
+        searched, measured = self._live.framed(rows, prepared, self._live.base, where=name)
         if searched.gain("distill") <= 0:
             raise CalibrationError(
                 f"task {name!r}: on the calibration data its outputs are those of the base; give "

@@ -31,6 +31,7 @@ class LiveMembers:
 
     Attributes:
         live: The body.
+        base: The base itself, prepared once.
     """
 
     def __init__(self, store: Store, *, device: str = "cpu") -> None:
@@ -41,6 +42,7 @@ class LiveMembers:
             device: Where to run.
         """
         self.live = LiveBase.load(store, device=device)
+        self.base = self.live.prepare(None)
         self._store = store
         self._names = [tensor.name for tensor in store.base_tensors]
         self._tensors: dict[str, Tensor] = {}
@@ -92,7 +94,7 @@ class LiveMembers:
         best = [runner() for runner in runners]
         live.switch_(other)
         worst = [runner() for runner in runners]
-        live.switch_(live.prepare(None))
+        live.switch_(self.base)
         return [Part(*each) for each in zip(runners, best, worst, strict=True)]
 
     @contextmanager

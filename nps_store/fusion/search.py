@@ -165,8 +165,8 @@ def _learned(
         slowed.step()
         if on_step is not None:
             on_step(loss, step)
-    steps = (weights.detach().double() / ROUNDED).round().flatten().tolist()
-    return np.array([round(n * ROUNDED, 2) for n in steps]) + 0.0  # no -0.0
+    x = weights.detach().double().flatten().numpy()
+    return np.round(np.round(x / ROUNDED) * ROUNDED, 2) + 0.0  # no -0.0
 
 
 def _recipe(members: tuple[str, ...], x: Vector) -> Recipe:

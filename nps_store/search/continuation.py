@@ -6,7 +6,7 @@ target is about met and moves from there, each rung starting from the last rung'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -165,9 +165,9 @@ class RateSearch:
         if self._learners is None or not can_learn:
             return chosen
         learned = self._learn(keep, selection, self._learners, start)
-        check = self._check(learned.selection)
-        best = selection if chosen.check >= check else learned.selection
-        return Found(best, keep, evaluated.loss, max(check, chosen.check), learned)
+        found = replace(chosen, selection=learned.selection, check=self._check(learned.selection))
+        best = max(found, chosen, key=lambda found: found.check)
+        return replace(best, learned=learned)
 
     def _check(self, selection: Selection) -> float:
         return float("nan") if self._objective is None else self._objective.check(selection)

@@ -90,7 +90,7 @@ class LiveTransfer:
         self._live = LiveMembers(store, device=device)
         texts = {task: rows, **retain}
         self._rows = {name: split_rows(each, SPLIT, seed=seed) for name, each in texts.items()}
-        prepared, base = self._live.join(task), self._live.live.prepare(None)
+        prepared, base = self._live.join(task), self._live.base
         framed = [
             self._framed(task, prepared, base),
             *(self._framed(name, base, prepared) for name in retain),
